@@ -1,0 +1,94 @@
+"""The edit file: one safetensors file that describes itself.
+
+    tensors        "0.u", "0.v", "1.delta", "2.a", ...: the tensors of payload 0, 1, 2, ..., by the names of its class
+    __metadata__   {"palimpsest": JSON}, with
+                       format     "palimpsest-edit/1"
+                       method     name of the method
+                       settings   every setting, and the model's name
+                       facts      list of facts, as `Fact.to_json`
+                       payloads   list of {"kind": "low rank" | "dense" | "hook", "path": ... | "site": [kind, layer]}
+                       weights    {path: SHA-256 of the weight it was made for}
+                       notes      what the method measured
+                       versions   of palimpsest, torch and transformers
+
+It is written beside its final place and renamed, so a kill leaves no half file; nothing in it is ever executed.
+"""
+
+import json
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+
+from palimpsest.edit.artefact import Edit
+from palimpsest.edit.payload import Dense, Hook, LowRank, Payload
+from palimpsest.errors import EditError
+from palimpsest.facts import Fact
+from palimpsest.model import Site
+from palimpsest.runs import atomic_write
+
+FORMAT = "palimpsest-edit/1"
+
+
+def save_edit(edit: Edit, path: str | PathLike[str]) -> None:
+    """Write `edit` to `path`; raises `OutputError` when the place cannot be written."""
+    # a copy each: safetensors refuses tensors that share memory, as a Hook's A and B = A^T of rank 1 do
+    tensors = {
+        f"{i}.{name}": tensor.detach().cpu().contiguous().clone()
+        for i, payload in enumerate(edit.payloads)
+        for name, tensor in payload.tensors().items()
+    }
+    card = {
+        "format": FORMAT,
+        "method": edit.method,
+        "settings": dict(edit.settings),
+        "facts": [fact.to_json() for fact in edit.facts],
+        "payloads": [_describe(payload) for payload in edit.payloads],
+        "weights": dict(edit.weights),
+        "notes": dict(edit.notes),
+        "versions": dict(edit.versions),
+    }
+    atomic_write(Path(path), to_bytes(tensors, metadata={"palimpsest": json.dumps(card, ensure_ascii=False)}))
+
+
+def load_edit(path: str | PathLike[str]) -> Edit:
+    """Read an edit file.
+
+    Raises:
+        EditError: there is no such file, it is damaged, or it is not an edit.
+    """
+    if not Path(path).is_file():
+        raise EditError(f"There is no edit file {path}; name the file that Edit.save or `palimpsest edit` wrote.")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            card = json.loads((file.metadata() or {}).get("palimpsest", "{}"))
+            found = card.get("format") if isinstance(card, dict) else None
+            if found != FORMAT:
+                raise EditError(f"{path} is not an edit file: its format is {found!r}, expected {FORMAT!r}.")
+            payloads = tuple(_restore(i, entry, file) for i, entry in enumerate(card["payloads"]))
+            facts = tuple(Fact.from_json(record) for record in card["facts"])
+            return Edit(
+                card["method"], payloads, facts, card["settings"], card["weights"], card["notes"], card["versions"]
+            )
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise EditError(f"The edit file {path} is damaged ({error}); save it again.") from None
+
+
+def _describe(payload: Payload) -> dict[str, Any]:
+    if isinstance(payload, Hook):
+        return {"kind": "hook", "site": [payload.site.kind, payload.site.layer]}
+    return {"kind": "low rank" if isinstance(payload, LowRank) else "dense", "path": payload.path}
+
+
+def _restore(i: int, entry: dict[str, Any], file: Any) -> Payload:
+    kind = entry["kind"]
+    if kind == "low rank":
+        return LowRank(entry["path"], file.get_tensor(f"{i}.u"), file.get_tensor(f"{i}.v"))
+    if kind == "dense":
+        return Dense(entry["path"], file.get_tensor(f"{i}.delta"))
+    if kind == "hook":
+        tensors = (file.get_tensor(f"{i}.{name}") for name in ("a", "b", "c"))
+        return Hook(Site(*entry["site"]), *tensors)
+    raise EditError(f"The edit file holds a payload of kind {kind!r}; this version knows low rank, dense and hook.")

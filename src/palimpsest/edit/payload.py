@@ -1,0 +1,135 @@
+"""What an edit changes: the three payloads, each applied at a dose and undone by restoring what was stored.
+
+    LowRank   a weight W (out, in) becomes W + dose * U V, with U (out, r) and V (r, in) in float32
+    Dense     a parameter W of any shape becomes W + dose * D
+    Hook      the tensor x at a site becomes x + dose * (A (B x) + c), with A (d, r), B (r, d) and c (d,)
+
+`Hook` is an affine map of low rank: LEACE's projection is one (A B = -P, c = P mu), and so is a steering vector (r = 0).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from palimpsest.errors import EditError
+from palimpsest.model import Model, Site, Tap
+from palimpsest.model.anatomy import stores_transposed
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """W + dose * U V on the linear map whose weight is at `path` (as W of shape (out, in), however it is stored)."""
+
+    path: str
+    u: Float[Tensor, "out rank"]
+    v: Float[Tensor, "rank in"]
+
+    @property
+    def rank(self) -> int:
+        """Columns of U; never more than the smaller side of W once `recompressed`."""
+        return int(self.u.shape[1])
+
+    @property
+    def norm(self) -> float:
+        """Frobenius norm of U V."""
+        return float(torch.linalg.matrix_norm(self.u.double() @ self.v.double()))
+
+    def new_weight(self, model: Model, dose: float) -> Tensor:
+        """The weight after the edit, in its own dtype and orientation; sums in float32 or better."""
+        weight = model.parameter(self.path)
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        change = self.u.to(weight.device, exact) @ self.v.to(weight.device, exact)
+        if stores_transposed(model.net.get_submodule(self.path.rsplit(".", 1)[0])):
+            change = change.T
+        if change.shape != weight.shape:
+            raise EditError(
+                f"The edit of {self.path} has shape {tuple(change.shape)} but the weight has {tuple(weight.shape)}."
+            )
+        return (weight.to(exact) + dose * change).to(weight.dtype)
+
+    def plus(self, other: "LowRank") -> "LowRank":
+        """The sum of two edits of one weight, kept as factors of no more rank than needed."""
+        return LowRank(
+            self.path, torch.cat([self.u, other.u], dim=1), torch.cat([self.v, other.v], dim=0)
+        ).recompressed()
+
+    def recompressed(self) -> "LowRank":
+        """The same product with rank at most the smaller side of W, so that a file is never larger than the dense change.
+
+        Exact up to float64 rounding: QR of both factors and an SVD of the small core.
+        """
+        smaller = min(self.u.shape[0], self.v.shape[1])
+        if self.rank <= smaller:
+            return self
+        q_u, r_u = torch.linalg.qr(self.u.double())
+        q_v, r_v = torch.linalg.qr(self.v.double().T)
+        left, singular, right = torch.linalg.svd(r_u @ r_v.T)
+        u = (q_u @ left)[:, :smaller] * singular[:smaller]
+        v = (right @ q_v.T)[:smaller]
+        return LowRank(self.path, u.float().contiguous(), v.float().contiguous())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Name to tensor, for the edit file."""
+        return {"u": self.u, "v": self.v}
+
+
+@dataclass(frozen=True)
+class Dense:
+    """W + dose * D on the parameter at `path`, of any shape."""
+
+    path: str
+    delta: Float[Tensor, "..."]
+
+    @property
+    def norm(self) -> float:
+        """Frobenius norm of D."""
+        return float(self.delta.double().norm())
+
+    def new_weight(self, model: Model, dose: float) -> Tensor:
+        """The weight after the edit, in its own dtype; sums in float32 or better."""
+        weight = model.parameter(self.path)
+        if self.delta.shape != weight.shape:
+            raise EditError(
+                f"The edit of {self.path} has shape {tuple(self.delta.shape)} but the weight has {tuple(weight.shape)}."
+            )
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        return (weight.to(exact) + dose * self.delta.to(weight.device, exact)).to(weight.dtype)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Name to tensor, for the edit file."""
+        return {"delta": self.delta}
+
+
+@dataclass(frozen=True)
+class Hook:
+    """x + dose * (A (B x) + c) at `site`, for every token of every run while the edit is applied."""
+
+    site: Site
+    a: Float[Tensor, "width rank"]
+    b: Float[Tensor, "rank width"]
+    c: Float[Tensor, "width"]
+
+    @property
+    def norm(self) -> float:
+        """Frobenius norm of A B, and of c where the rank is 0."""
+        return float((self.a.double() @ self.b.double()).norm()) if self.a.shape[1] else float(self.c.double().norm())
+
+    def tap(self, dose: float) -> Tap:
+        """The tap that does it; computes in float32 or better and returns the site's own dtype."""
+
+        def function(x: Tensor) -> Tensor:
+            exact = torch.promote_types(x.dtype, torch.float32)
+            a, b, c = (t.to(x.device, exact) for t in (self.a, self.b, self.c))
+            y = x.to(exact)
+            return (y + dose * ((y @ b.T) @ a.T + c)).to(x.dtype)
+
+        return Tap(self.site, function)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Name to tensor, for the edit file."""
+        return {"a": self.a, "b": self.b, "c": self.c}
+
+
+Payload = LowRank | Dense | Hook

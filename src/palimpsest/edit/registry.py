@@ -1,0 +1,84 @@
+"""Editing methods by name: ours as lazy strings, others' through the entry point group `palimpsest.methods`.
+
+A method is a class made with (model, *, preset, progress, **settings) that has
+
+    name             what it is called
+    edit(facts)      -> Edit, leaving the model as it was
+
+and passes `palimpsest.edit.check_editor`.
+"""
+
+from collections.abc import Sequence
+from importlib import import_module, metadata
+from typing import Any, Protocol
+
+from palimpsest.edit.artefact import Edit
+from palimpsest.errors import SettingError, did_you_mean
+from palimpsest.facts import Fact
+from palimpsest.model import Model
+
+METHODS = {"rome": "palimpsest.edit.rome:Rome"}
+GROUP = "palimpsest.methods"
+
+
+class Editor(Protocol):
+    """A method bound to a model."""
+
+    name: str
+
+    def edit(self, facts: Sequence[Fact]) -> Edit:
+        """An edit for `facts`, leaving the model as it was."""
+        ...
+
+
+def method_names() -> list[str]:
+    """Every method at hand, ours and those of installed packages."""
+    return sorted({*METHODS, *(point.name for point in metadata.entry_points(group=GROUP))})
+
+
+def editor(model: Model, method: str = "rome", *, layers: int | Sequence[int] | None = None, **settings: Any) -> Editor:
+    """The method `method` prepared for `model`: contexts and moments are made here, once, for any number of edits.
+
+    Raises:
+        SettingError: the method, its preset or a setting is unknown ("did you mean").
+    """
+    target = METHODS.get(method)
+    if target is None:
+        points = [point for point in metadata.entry_points(group=GROUP) if point.name == method]
+        if not points:
+            raise SettingError(f"There is no editing method {method!r}.{did_you_mean(method, method_names())}")
+        made = points[0].load()
+    else:
+        module, name = target.split(":")
+        made = getattr(import_module(module), name)
+    if layers is not None:
+        settings["layers"] = (layers,) if isinstance(layers, int) else tuple(layers)
+    return made(model, **settings)
+
+
+def edit(
+    model: Model,
+    facts: Fact | Sequence[Fact],
+    method: str = "rome",
+    *,
+    layers: int | Sequence[int] | None = None,
+    **settings: Any,
+) -> Edit:
+    """An edit that writes `facts` with `method`. The model is not touched: apply the edit where you want it.
+
+        edit = palimpsest.edit(model, [fact], method="rome")
+        with edit.applied(model):
+            ...
+
+    Args:
+        model: the model the edit is for.
+        facts: one fact or several, each with a `target_new`.
+        method: a name from `method_names()`.
+        layers: which layers to change; the method's default for this model when None.
+        settings: `preset=` and the settings of the method (see its class).
+
+    Raises:
+        SettingError, FactError, EditError: see the method.
+    """
+    facts = [facts] if isinstance(facts, Fact) else list(facts)
+    return editor(model, method, layers=layers, **settings).edit(facts)

@@ -1,0 +1,77 @@
+"""How likely a model finds an answer after a text, many pairs at a time.
+
+    nll(o | x) = -(1/T) sum_t log p(o_t | x, o_<t)        in nats a token, T the tokens of o
+
+is the quantity every score of CounterFact compares (Meng et al. 2022, section 3.4), and exp(-nll) is the geometric mean
+probability of a token.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from palimpsest.locate.precision import at_least_float32
+from palimpsest.model import Model, pad
+
+BATCH_TOKENS = 1536
+
+
+@torch.no_grad()
+def answer_nll(model: Model, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """nll of the answer of each (text, answer), in the order given.
+
+    Pairs are sorted by length into batches of about `BATCH_TOKENS` tokens; logits are computed where answers are read.
+    """
+    encoded = [model.encode_answer(text, answer) for text, answer in pairs]
+    result = [0.0] * len(pairs)
+    for rows in _by_length([len(ids) for ids, _ in encoded]):
+        batch = pad([encoded[i][0] for i in rows]).to(model.device)
+        most = max(len(encoded[i][0]) - encoded[i][1] for i in rows)
+        at = torch.zeros(len(rows), most, dtype=torch.long)
+        wanted, counted = torch.zeros_like(at), torch.zeros(len(rows), most, dtype=torch.float64)
+        for row, i in enumerate(rows):
+            ids, begin = encoded[i]
+            n = len(ids) - begin
+            at[row, :n] = torch.arange(begin - 1, len(ids) - 1)
+            wanted[row, :n] = torch.tensor(ids[begin:])
+            counted[row, :n] = 1 / n
+        with model.evaluating():
+            logits = model.run(batch, at=at.to(model.device))
+        log_p = at_least_float32(logits).log_softmax(-1).cpu()
+        nll = -(log_p.gather(2, wanted[:, :, None])[:, :, 0] * counted).sum(1)
+        for row, i in enumerate(rows):
+            result[i] = float(nll[row])
+    return result
+
+
+@torch.no_grad()
+def next_token_logits(model: Model, texts: Sequence[str]) -> Float[Tensor, "texts vocabulary"]:
+    """Logits of the token that follows each text, in the order given, in float32 or better on the CPU."""
+    encoded = [model.encode(text).ids for text in texts]
+    result: list[Tensor] = [torch.empty(0)] * len(texts)
+    for rows in _by_length([len(ids) for ids in encoded]):
+        with model.evaluating():
+            logits = at_least_float32(model.last_logits(pad([encoded[i] for i in rows]))).cpu()
+        for row, i in enumerate(rows):
+            result[i] = logits[row]
+    return torch.stack(result)
+
+
+def first_token(model: Model, text: str, answer: str) -> int:
+    """The first token of `answer` after `text`."""
+    ids, begin = model.encode_answer(text, answer)
+    return ids[begin]
+
+
+def _by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices in order of length, cut into batches of about `BATCH_TOKENS` tokens."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        if batch and (len(batch) + 1) * lengths[i] > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
