@@ -1,0 +1,136 @@
+"""What the commands share: options that mean the same everywhere, reading facts, tables and progress."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from palimpsest.facts import Fact, FactFile, read_facts
+from palimpsest.runs import Progress
+
+model_argument = click.argument("model")
+facts_argument = click.argument("facts", default="shipped")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs instead of a table.")
+limit_option = click.option("--limit", type=click.IntRange(min=1), help="Only the first N facts.")
+out_option = click.option("--out", type=click.Path(file_okay=True), help="Folder for the results.")
+required_out = click.option("--out", type=click.Path(file_okay=True), required=True, help="Folder for the results.")
+preset_option = click.option("--preset", help="A named set of settings, such as rome-2022.")
+seed_option = click.option("--seed", type=int, help="Seed of every draw.")
+
+
+text_option = click.option(
+    "--text", type=click.Path(dir_okay=False), help="Plain text for second moments; what ships by default."
+)
+
+
+def _layer_list(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    try:
+        layers: list[int] = []
+        for part in value.split(","):
+            first, _dash, last = part.partition("-")
+            layers += range(int(first), int(last or first) + 1)
+        return tuple(layers)
+    except ValueError:
+        raise click.BadParameter(f"write layers as 9 or 5,6,7 or 5-9, got {value!r}") from None
+
+
+layers_option = click.option("--layers", callback=_layer_list, help="Layers, counted from 0: 9, or 5,6,7, or 5-9.")
+
+
+def given(**settings: Any) -> dict[str, Any]:
+    """Only the settings that were given on the command line, so that defaults stand in one place."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def read(source: str, limit: int | None = None) -> FactFile:
+    """Facts of a file, with every bad record named on standard error."""
+    file = read_facts(source, limit=limit)
+    for problem in file.problems:
+        click.echo(f"palimpsest: {problem}", err=True)
+    return file
+
+
+def read_text(path: str) -> str:
+    """A plain text file; mistakes in one sentence."""
+    from palimpsest.errors import InputError
+
+    try:
+        return Path(path).read_text("utf-8")
+    except OSError as error:
+        raise InputError(f"The text {path} cannot be read ({error.strerror}); name a plain text file.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"The text {path} is not UTF-8 (byte {error.start}); convert it first.") from None
+
+
+def exit_code(file: FactFile) -> None:
+    """End with 1 when some records were bad: the good ones are done, and a script should notice the others."""
+    if file.problems:
+        click.echo(f"palimpsest: {len(file.problems)} bad records of {file.source} were left out", err=True)
+        raise click.exceptions.Exit(1)
+
+
+def table(rows: Sequence[Mapping[str, object]], columns: Iterable[str] | None = None) -> str:
+    """Rows as aligned plain text, numbers to the right."""
+    names = list(columns or (rows[0].keys() if rows else ()))
+    cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    numeric = [all(isinstance(row.get(name), int | float) for row in rows) for name in names]
+    return "\n".join(
+        "  ".join(
+            c.rjust(w) if right else c.ljust(w) for c, w, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in cells
+    )
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: ""}[value]
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def show(as_json: bool, data: Any, text: Callable[[], str]) -> None:
+    """`data` as JSON, or `text()` for people."""
+    click.echo(json.dumps(data, ensure_ascii=False, indent=1) if as_json else text())
+
+
+def progress_bar() -> Progress:
+    """A bar on standard error for work over two seconds; none where standard error is not a terminal."""
+    from tqdm import tqdm
+
+    bars: dict[int, Any] = {}
+
+    def report(done: int, total: int, label: str) -> None:
+        bar = bars.get(total)
+        if bar is None:
+            bar = bars[total] = tqdm(total=total, delay=2, disable=None, leave=False, initial=0)
+        bar.set_description(label[:40], refresh=False)
+        bar.update(done - bar.n)
+        if done >= total:
+            bar.close()
+            del bars[total]
+
+    return report
+
+
+def only(model: Any, facts: Sequence[Fact], which: str, limit: int | None) -> list[Fact]:
+    """The first `limit` facts that pass a gate: all, known, or eligible. Asked in chunks, so that a limit is quick."""
+    from palimpsest.locate import eligible, knowledge
+
+    kept: list[Fact] = []
+    for begin in range(0, len(facts), 64):
+        chunk = facts[begin : begin + 64]
+        if which == "known":
+            passes = [k.known for k in knowledge(model, chunk)]
+        elif which == "eligible":
+            passes = eligible(model, chunk)
+        else:
+            passes = [True] * len(chunk)
+        kept += [fact for fact, ok in zip(chunk, passes, strict=True) if ok]
+        if limit and len(kept) >= limit:
+            return kept[:limit]
+    return kept

@@ -1,0 +1,101 @@
+"""The command line: finds commands by name, imports them when they run, and turns every mistake into one sentence.
+
+Exit codes: 0 all is well; 1 a check failed or some records were bad; 2 a mistake in what was asked; 130 interrupted.
+"""
+
+import difflib
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import Any
+
+import click
+
+from palimpsest import __version__
+from palimpsest.errors import PalimpsestError
+
+# name -> one line for --help; the command is `command` in palimpsest/cli/<name>.py
+COMMANDS = {
+    "demo": "the main job, end to end, on smollm2: trace, edit, measure, undo, report",
+    "doctor": "check that every site of a model means what its name says",
+    "edit": "write facts into a model, as an edit file that can be undone",
+    "evaluate": "measure facts before and after editing",
+    "known": "which facts a model knows",
+    "moments": "second moments of the keys of some layers",
+    "show": "what an edit file holds",
+    "trace": "causal tracing: which states bring an answer back",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported one at a time, so that --help loads no torch."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in alphabetical order."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command, or None."""
+        if name not in COMMANDS:
+            return None
+        return import_module(f"palimpsest.cli.{name}").command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """As click does, with a suggestion for a misspelt name."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"choose one of: {', '.join(sorted(COMMANDS))}."
+            raise click.UsageError(f"there is no command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, from `COMMANDS` alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="palimpsest")
+def group() -> None:
+    """Locate, edit and audit factual associations in causal language models.
+
+    \b
+    palimpsest VERB MODEL [FACTS] --out DIR
+    MODEL is smollm2, a folder, or a Hub id; FACTS is a file, - for standard input, or shipped.
+    """
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        code = group.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        code = _say("interrupted; the same command goes on where it stopped", 130)
+    except KeyboardInterrupt:
+        code = _say("interrupted; the same command goes on where it stopped", 130)
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except PalimpsestError as error:
+        code = _say(str(error), 2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        if os.environ.get("PALIMPSEST_DEBUG"):
+            traceback.print_exc()
+        reason = str(error).strip().split("\n")[0] or "no reason given"
+        code = _say(
+            f"unexpected {type(error).__name__}: {reason}; set PALIMPSEST_DEBUG=1 to see where, and please report it", 2
+        )
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(message: str, code: int) -> int:
+    click.echo(f"palimpsest: {message}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()
