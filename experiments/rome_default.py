@@ -1,0 +1,119 @@
+"""Choose ROME's default layer and key on smollm2, and measure the choice on other facts.
+
+    PALIMPSEST_RECORDS=... python experiments/rome_default.py run [--part A,B]      # resumable; results/rome-default/
+    python experiments/rome_default.py page                                        # docs/rome-on-smollm2.md
+
+Chosen on one split, reported on another. The first 50 eligible records of counterfact_flat.json, in file order, choose; the
+next 100 eligible ones and 100 known shipped facts report. "Eligible" means the old answer outranks the new one on the
+unedited model.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from palimpsest.cli.common import only
+from palimpsest.edit.moments import TOKENS_PER_KEY_WIDTH
+from palimpsest.evaluate import Scores, evaluate
+from palimpsest.facts import read_facts
+from palimpsest.model import load
+from palimpsest.runs import atomic_write
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results" / "rome-default"
+WORK = ROOT / "run" / "rome-default"
+LAYERS = (3, 5, 7, 9, 11)
+CHOOSE, REPORT = 50, 100
+# part -> (facts, settings); parts that name a layer of None use the shipped default
+GRID: dict[str, tuple[str, dict[str, Any]]] = {
+    **{f"choose/layer-{layer}": ("choose", {"layers": (layer,)}) for layer in LAYERS},
+}
+KEYS: dict[str, dict[str, Any]] = {
+    "mean": {"key": "mean", "direction": "mean"},
+    "bare": {"key": "bare", "direction": "bare"},
+    "loss": {"stop_on": "loss"},
+    "contexts-20": {"contexts": ((5, 10), (10, 10)), "openings": ()},
+}
+FINAL: dict[str, tuple[str, dict[str, Any]]] = {
+    "report/counterfact": ("report", {}),
+    "report/shipped": ("shipped", {}),
+    "report/rome-2022": ("report", {"preset": "rome-2022"}),
+    "report/wikitext": ("report", {"text": "wikitext"}),
+}
+
+
+def records() -> Path:
+    """The folder of real benchmark records."""
+    return Path(os.environ["PALIMPSEST_RECORDS"])
+
+
+def chosen_layer() -> int:
+    """The layer of the grid with the best score S on the choosing split, by its point estimate."""
+    found = _results()
+    return max(LAYERS, key=lambda layer: found[f"choose/layer-{layer}"]["post"]["s"]["value"])
+
+
+def parts() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Every part in order; the keys are compared at the chosen layer once the grid is there."""
+    later = {}
+    if all(f"choose/layer-{layer}" in _results() for layer in LAYERS):
+        layers = (chosen_layer(),)
+        later = {f"choose/key-{name}": ("choose", {"layers": layers, **settings}) for name, settings in KEYS.items()}
+    return {**GRID, **later, **FINAL}
+
+
+def run(wanted: str | None) -> None:
+    """Measure what is missing, part by part."""
+    model = load("smollm2")
+    flat = read_facts(records() / "counterfact" / "counterfact_flat.json").facts
+    eligible = only(model, flat[:1000], "eligible", CHOOSE + REPORT)
+    sets = {"choose": eligible[:CHOOSE], "report": eligible[CHOOSE:]}
+    for name in list(parts()):
+        split, settings = parts()[name]
+        if (wanted and name not in wanted.split(",")) or name in _results():
+            continue
+        if split == "shipped" and split not in sets:
+            sets[split] = only(model, read_facts("shipped").facts, "known", None)[::2][:REPORT]
+        if settings.get("text") == "wikitext":
+            plain = (records() / "text" / "wikitext-2.valid.raw.txt").read_text("utf-8").replace(" \n \n", "\n\n")
+            settings = {**settings, "text": plain}
+        print(f"{name}: {len(sets[split])} facts", flush=True)
+        out = WORK / name
+        scores = evaluate(model, sets[split], method="rome", out=out, progress=_say, **settings)
+        _store(name, scores)
+
+
+def _say(done: int, total: int, label: str) -> None:
+    if done % 10 == 0:
+        print(f"  {done}/{total} {label}", flush=True)
+
+
+def _results() -> dict[str, Any]:
+    return {
+        f"{path.parent.name}/{path.stem}": json.loads(path.read_text()) for path in sorted(RESULTS.glob("*/*.json"))
+    }
+
+
+def _store(name: str, scores: Scores) -> None:
+    summary = scores.summary()
+    steps = [note["steps"] for record in scores.measured for note in record["edit"]["facts"]]
+    summary["mean_steps"] = sum(steps) / len(steps)
+    path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, json.dumps(summary, indent=1) + "\n")
+
+
+def main() -> None:
+    """`run [--part A,B]` or `page`."""
+    if sys.argv[1:2] == ["page"]:
+        from rome_default_page import write_page  # beside this file
+
+        write_page(_results(), chosen_layer(), TOKENS_PER_KEY_WIDTH)
+    else:
+        run(sys.argv[3] if sys.argv[2:3] == ["--part"] else None)
+
+
+if __name__ == "__main__":
+    main()
