@@ -166,6 +166,8 @@ def _probe(value: object, stratum: str) -> Probe:
     if isinstance(value, Mapping):
         unknown = set(value) - {"prompt", "answer", "before", "subject"}
         if unknown or "prompt" not in value:
-            raise FactError(f"A probe in {stratum!r} has the fields prompt, answer, before and subject, got {sorted(value)}.")
+            raise FactError(
+                f"A probe in {stratum!r} has the fields prompt, answer, before and subject, got {sorted(value)}."
+            )
         return Probe(**value)
     raise FactError(f"A probe in {stratum!r} must be text or an object with a prompt, got {value!r}.")

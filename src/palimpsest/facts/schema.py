@@ -11,13 +11,14 @@ file, so that a person finds it there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from palimpsest.errors import RecordError
 from palimpsest.facts.fact import Fact
 from palimpsest.facts.records import short
 
 
+@runtime_checkable
 class Schema(Protocol):
     """How the records of one benchmark become facts."""
 
