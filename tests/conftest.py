@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may ask the network
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # in networks this small a second thread only waits: ten times slower
 
 
 @pytest.fixture(scope="session")
