@@ -56,13 +56,17 @@ def assert_fails(model: Model, name: str, where: str = "") -> None:
         found.raise_on_failure()
 
 
-@pytest.mark.parametrize("down", ["mlp.up_proj", "mlp.gate_proj", "self_attn.o_proj"])
+@pytest.mark.parametrize("down", ["mlp.up_proj", "mlp.gate_proj"])
 def test_down_is_another_map(down, tokenizer):
     net = families.build("llama")
     anatomy = Anatomy.find(net, mlp="mlp", down=down)
     assert_fails(model_of(net, tokenizer, anatomy), "last")
-    if down != "self_attn.o_proj":
-        assert_fails(model_of(net, tokenizer, anatomy), "widths", " at value[0]")
+    assert_fails(model_of(net, tokenizer, anatomy), "widths", " at value[0]")
+
+
+def test_down_inside_attention_is_refused_before_anything_runs():
+    with pytest.raises(AnatomyError, match="lies inside the attention module"):
+        Anatomy.find(families.build("llama"), down="self_attn.o_proj")
 
 
 @pytest.mark.parametrize("down", ["mlp.up_proj", "mlp.gate_proj"])

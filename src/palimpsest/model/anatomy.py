@@ -222,6 +222,10 @@ def _layer(index: int, block: Part, width: int, attention: str | None, mlp: str 
             raise AnatomyError(
                 f"down={down!r} must name a linear map inside a layer, but {down_part.path} is a {kind}."
             )
+        if mixer and not attention and down_part.path.startswith(f"{mixer.path}."):
+            raise AnatomyError(
+                f"down={down!r} lies inside the attention module {mixer.path}; name the map that ends the MLP."
+            )
     else:
         down_part, why = _down(block, width, inside)
     mlp_part = _named(block, mlp, "mlp") if mlp else _mlp(block, mixer, down_part)
