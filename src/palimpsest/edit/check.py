@@ -96,23 +96,25 @@ def _require(holds: bool, clause: str) -> None:
 
 @contextmanager
 def _left_as_found(model: Model) -> Iterator[None]:
-    """Put back weights and take away edits, whatever a bad editor did inside the block."""
-    weights, applied = _weights(model), list(model.applied)
+    """Put back weights and take away edits and hooks, whatever a bad editor did inside the block."""
+    weights, applied, hooks = _weights(model), list(model.applied), _hooks(model)
     try:
         yield
     finally:
         for entry in [entry for entry in reversed(model.applied) if not any(entry is kept for kept in applied)]:
             entry.restore(model)
         model.applied[:] = applied
+        for name, module in model.net.named_modules():
+            for kind in (module._forward_hooks, module._forward_pre_hooks):
+                for handle in [handle for handle in kind if handle not in hooks[name]]:
+                    del kind[handle]
         with torch.no_grad():
             for path, weight in model.net.named_parameters():
                 weight.copy_(weights[path])
 
 
-def _hooks(model: Model) -> list[tuple[str, int, int]]:
-    return [
-        (name, len(module._forward_hooks), len(module._forward_pre_hooks)) for name, module in model.net.named_modules()
-    ]
+def _hooks(model: Model) -> dict[str, list[int]]:
+    return {name: [*module._forward_hooks, *module._forward_pre_hooks] for name, module in model.net.named_modules()}
 
 
 def _weights(model: Model) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from palimpsest.edit.artefact import Edit
-from palimpsest.edit.payload import Dense, Hook, LowRank, Payload
+from palimpsest.edit.payload import Dense, Hook, LowRank, Payload, in_plain_layout
 from palimpsest.errors import EditError
 from palimpsest.facts import Fact
 from palimpsest.model import Site
@@ -36,7 +36,7 @@ def save_edit(edit: Edit, path: str | PathLike[str]) -> None:
     """Write `edit` to `path`; raises `OutputError` when the place cannot be written."""
     # a copy each: safetensors refuses tensors that share memory, as a Hook's A and B = A^T of rank 1 do
     tensors = {
-        f"{i}.{name}": tensor.detach().cpu().contiguous().clone()
+        f"{i}.{name}": in_plain_layout(tensor).cpu()
         for i, payload in enumerate(edit.payloads)
         for name, tensor in payload.tensors().items()
     }
@@ -67,7 +67,7 @@ def load_edit(path: str | PathLike[str]) -> Edit:
             found = card.get("format") if isinstance(card, dict) else None
             if found != FORMAT:
                 raise EditError(f"{path} is not an edit file: its format is {found!r}, expected {FORMAT!r}.")
-            payloads = tuple(_restore(i, entry, file) for i, entry in enumerate(card["payloads"]))
+            payloads = tuple(_restore(i, entry, file, path) for i, entry in enumerate(card["payloads"]))
             facts = tuple(Fact.from_json(record) for record in card["facts"])
             return Edit(
                 card["method"], payloads, facts, card["settings"], card["weights"], card["notes"], card["versions"]
@@ -82,7 +82,7 @@ def _describe(payload: Payload) -> dict[str, Any]:
     return {"kind": "low rank" if isinstance(payload, LowRank) else "dense", "path": payload.path}
 
 
-def _restore(i: int, entry: dict[str, Any], file: Any) -> Payload:
+def _restore(i: int, entry: dict[str, Any], file: Any, path: str | PathLike[str]) -> Payload:
     kind = entry["kind"]
     if kind == "low rank":
         return LowRank(entry["path"], file.get_tensor(f"{i}.u"), file.get_tensor(f"{i}.v"))
@@ -91,4 +91,6 @@ def _restore(i: int, entry: dict[str, Any], file: Any) -> Payload:
     if kind == "hook":
         tensors = (file.get_tensor(f"{i}.{name}") for name in ("a", "b", "c"))
         return Hook(Site(*entry["site"]), *tensors)
-    raise EditError(f"The edit file holds a payload of kind {kind!r}; this version knows low rank, dense and hook.")
+    raise EditError(
+        f"The edit file {path} holds a payload of kind {kind!r}; this version knows low rank, dense and hook."
+    )

@@ -18,6 +18,11 @@ from palimpsest.model import Model, Site, Tap
 from palimpsest.model.anatomy import stores_transposed
 
 
+def in_plain_layout(tensor: Tensor) -> Tensor:
+    """A copy, rows one after the other: products of views differ in the last bit from those of what a file gives back."""
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
+
+
 @dataclass(frozen=True)
 class LowRank:
     """W + dose * U V on the linear map whose weight is at `path` (as W of shape (out, in), however it is stored)."""
@@ -40,7 +45,8 @@ class LowRank:
         """The weight after the edit, in its own dtype and orientation; sums in float32 or better."""
         weight = model.parameter(self.path)
         exact = torch.promote_types(weight.dtype, torch.float32)
-        change = self.u.to(weight.device, exact) @ self.v.to(weight.device, exact)
+        u, v = (in_plain_layout(t).to(weight.device, exact) for t in (self.u, self.v))
+        change = u @ v
         if stores_transposed(model.net.get_submodule(self.path.rsplit(".", 1)[0])):
             change = change.T
         if change.shape != weight.shape:
@@ -118,12 +124,13 @@ class Hook:
 
     def tap(self, dose: float) -> Tap:
         """The tap that does it; computes in float32 or better and returns the site's own dtype."""
+        a, b, c = (in_plain_layout(t) for t in (self.a, self.b, self.c))
 
         def function(x: Tensor) -> Tensor:
             exact = torch.promote_types(x.dtype, torch.float32)
-            a, b, c = (t.to(x.device, exact) for t in (self.a, self.b, self.c))
+            a_, b_, c_ = (t.to(x.device, exact) for t in (a, b, c))
             y = x.to(exact)
-            return (y + dose * ((y @ b.T) @ a.T + c)).to(x.dtype)
+            return (y + dose * ((y @ b_.T) @ a_.T + c_)).to(x.dtype)
 
         return Tap(self.site, function)
 

@@ -10,7 +10,7 @@ and passes `palimpsest.edit.check_editor`.
 
 from collections.abc import Sequence
 from importlib import import_module, metadata
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from palimpsest.edit.artefact import Edit
 from palimpsest.errors import SettingError, did_you_mean
@@ -21,6 +21,7 @@ METHODS = {"rome": "palimpsest.edit.rome:Rome"}
 GROUP = "palimpsest.methods"
 
 
+@runtime_checkable
 class Editor(Protocol):
     """A method bound to a model."""
 

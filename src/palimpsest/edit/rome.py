@@ -33,6 +33,7 @@ from palimpsest.edit.values import ValueSettings, find_values
 from palimpsest.errors import EditError, SettingError, did_you_mean
 from palimpsest.facts import Fact, shipped_text
 from palimpsest.model import Model
+from palimpsest.model.anatomy import in_out_features
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,12 @@ class Rome:
             text = shipped_text() if text is None else text
             tokens = self.settings.moment_tokens
             moment = cached_moments(model, [self.layer], text, tokens=tokens, progress=progress)[self.layer]
+        width = in_out_features(model.anatomy.down(self.layer).module)[0]
+        if moment.matrix.shape[0] != width:
+            raise SettingError(
+                f"The keys of layer {self.layer} are {width} wide, but the second moment given is {moment.matrix.shape[0]} wide; "
+                f"give that of this layer."
+            )
         self.moment = moment
 
     def edit(self, facts: Sequence[Fact]) -> Edit:
@@ -128,27 +135,22 @@ class Rome:
         """
         if not facts:
             raise EditError("There is no fact to edit; give at least one.")
-        base = self._made([], facts, [])
         updates: list[LowRank] = []
         notes: list[dict[str, Any]] = []
         for fact in facts:
-            if updates:
-                with self._made(updates, facts, notes, base).applied(self.model):
-                    update, note = self._one(fact)
-            else:
+            with self._made(updates, facts, notes).applied(self.model):
                 update, note = self._one(fact)
             updates.append(update)
             notes.append(note)
-        return self._made(updates, facts, notes, base)
+        return self._made(updates, facts, notes)
 
     @torch.enable_grad()
     def _one(self, fact: Fact) -> tuple[LowRank, dict[str, Any]]:
         with self.model.evaluating():
             keys, values = keys_and_values(self.model, self.layer, fact, self.contexts)
-        key = combine(keys, self.settings.key)
-        v = combine(values, self.settings.key)  # W k* + b, because the map is affine
-        direction = combine(keys, self.settings.direction)
-        with self.model.evaluating():
+            key = combine(keys, self.settings.key)
+            v = combine(values, self.settings.key)  # W k* + b, because the map is affine
+            direction = combine(keys, self.settings.direction)
             (found,) = find_values(
                 self.model, self.layer, [fact], self.contexts, [float(v.norm())], self.settings.values
             )
@@ -165,15 +167,13 @@ class Rome:
         }
         return LowRank(self.weight, u, w), note
 
-    def _made(
-        self, updates: list[LowRank], facts: Sequence[Fact], notes: list[dict[str, Any]], base: Edit | None = None
-    ) -> Edit:
-        if base is None:
-            settings = {**asdict(self.settings), "layers": [self.layer], "context_texts": list(self.contexts)}
-            settings["moment"] = {**self.moment.provenance, "count": self.moment.count}
-            placeholder = LowRank(self.weight, torch.zeros(1, 0), torch.zeros(0, 1))
-            return Edit.made_for(self.model, self.name, (placeholder,), tuple(facts), settings)
-        return replace(base, payloads=total(list(updates)), notes={"facts": notes})
+    def _made(self, updates: list[LowRank], facts: Sequence[Fact], notes: list[dict[str, Any]]) -> Edit:
+        """The edit of the updates so far, made for the model as it is now."""
+        settings = {**asdict(self.settings), "layers": [self.layer], "context_texts": list(self.contexts)}
+        settings["moment"] = {**self.moment.provenance, "count": self.moment.count}
+        return Edit.made_for(
+            self.model, self.name, total(list(updates)), tuple(facts), settings, {"facts": list(notes)}
+        )
 
 
 def _one_layer(model: Model, layers: tuple[int, ...] | None) -> int:
@@ -196,9 +196,8 @@ def _settings(preset: str, given: dict[str, Any]) -> RomeSettings:
     for name in ("key", "direction"):
         if given.get(name, "mean") not in ("mean", "halves", "bare"):
             raise SettingError(f"ROME's {name} is one of mean, halves and bare, got {given[name]!r}.")
-    for name, choices in (("stop_on", ("loss", "nll")), ("kl_at", ("last", "subject"))):
-        if given.get(name, choices[0]) not in choices:
-            raise SettingError(f"ROME's {name} is one of {' and '.join(choices)}, got {given[name]!r}.")
+    if given.get("kl_at", "last") not in ("last", "subject"):
+        raise SettingError(f"ROME's kl_at is one of last and subject, got {given['kl_at']!r}.")
     if given.get("steps", 1) < 1:
         raise SettingError(f"ROME's steps must be 1 or more, got {given['steps']}.")
     values = replace(settings.values, **{k: v for k, v in given.items() if k in of_values})

@@ -39,9 +39,7 @@ class ValueSettings:
         kl_factor: weight of the KL term (the paper says 100, the code 0.0625).
         decay: weight of |delta| / |v|^2 (in the code; the paper writes 0.0015).
         clamp: bound on |delta| / |v|.
-        stop_below: a fact is finished once `stop_on` is below this.
-        stop_on: the whole "loss", as published, or its likelihood part "nll". Where |v| is small the decay alone holds
-            the loss above the bound, and the search runs all its steps long after the answer is certain.
+        stop_below: a fact is finished once its loss is below this.
         kl_at: where the KL term reads the model after "{subject} is a": "last" token, or "subject" end as published.
     """
 
@@ -51,7 +49,6 @@ class ValueSettings:
     decay: float = 0.5
     clamp: float = 4.0
     stop_below: float = 0.05
-    stop_on: str = "loss"
     kl_at: str = "last"
 
 
@@ -134,8 +131,7 @@ def find_values(
                 f"The value search of {facts[bad].text!r} diverged; lower the learning rate or use float32."
             )
         last = step == settings.steps - 1
-        watched = (nll if settings.stop_on == "nll" else loss).detach()
-        done = [i for i in active if last or float(watched[i]) < settings.stop_below]
+        done = [i for i in active if last or float(loss[i].detach()) < settings.stop_below]
         for i in done:
             found[i] = Found(deltas[i].detach().clone(), step + 1, float(loss[i].detach()), float(nll[i].detach()))
         remaining = [i for i in active if i not in done]

@@ -1,12 +1,13 @@
 """`evaluate`: measure facts with a suite, before and after editing, resumable and with every record kept."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from palimpsest.edit import Edit, editor
+from palimpsest.edit import Edit, SecondMoment, editor
 from palimpsest.edit.registry import Editor
 from palimpsest.errors import InputError, PalimpsestError, SettingError, did_you_mean
 from palimpsest.evaluate.counterfact import CounterFact
@@ -59,11 +60,13 @@ def evaluate(
         raise SettingError(f"There is no suite {suite!r}.{did_you_mean(suite, SUITES)}")
     if edit is not None and method is not None:
         raise InputError("Give an edit to measure, or a method that makes one per fact, not both.")
+    if settings and method is None:
+        raise SettingError(f"The setting {next(iter(settings))!r} is a method's, but no method is named (method=...).")
     if not facts:
         raise InputError("There are no facts to evaluate; the file may be empty or every record bad.")
     if shard is not None and out is None:
         raise SettingError("A shard needs an output folder (out=...), where the shards are merged.")
-    plan = Plan([fact.id for fact in facts], _plan_settings(model, edit, method, suite, dose, settings))
+    plan = Plan([fact.id for fact in facts], _plan_settings(model, facts, edit, method, suite, dose, settings))
     measure = SUITES[suite]()
     by_id = {fact.id: fact for fact in facts}
     prepared: list[Editor] = []
@@ -108,9 +111,17 @@ def evaluate(
 
 
 def _plan_settings(
-    model: Model, edit: Edit | None, method: str | None, suite: str, dose: float, settings: Mapping[str, Any]
+    model: Model,
+    facts: Sequence[Fact],
+    edit: Edit | None,
+    method: str | None,
+    suite: str,
+    dose: float,
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
+    content = json.dumps([fact.to_json() for fact in facts], sort_keys=True)
     plan: dict[str, Any] = {"model": model.name, "suite": suite, "method": method, "dose": dose}
+    plan["facts"] = f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"  # ids alone would not tell a changed file
     if edit is not None:
         plan["edit"] = {"method": edit.method, "settings": dict(edit.settings), "facts": [f.id for f in edit.facts]}
     plan["settings"] = {name: _plain(value) for name, value in settings.items() if not callable(value)}
@@ -121,6 +132,8 @@ def _plain(value: Any) -> Any:
     """A setting as it stands in the plan: a long text or an object by its hash or name, so that the plan stays short."""
     if isinstance(value, str) and len(value) > 200:
         return f"sha256:{hashlib.sha256(value.encode()).hexdigest()}"
+    if isinstance(value, SecondMoment):
+        return {**value.provenance, "count": value.count}
     return value if isinstance(value, str | int | float | list | tuple | None) else type(value).__name__
 
 

@@ -155,7 +155,7 @@ def trace(
         progress: called with (done, total, label).
 
     Raises:
-        SettingError: an unknown kind or preset, or fewer than one sample.
+        SettingError: an unknown kind or preset, fewer than one sample, or noise that is negative or not finite.
         FactError: the subject is not in the prompt.
     """
     if kind != "state":
@@ -164,6 +164,8 @@ def trace(
         raise SettingError(f"Tracing has no preset {preset!r}; the one there is: rome-2022.")
     if samples < 1:
         raise SettingError(f"Tracing needs at least one noise sample, got {samples}.")
+    if noise_level is not None and not 0 <= noise_level < float("inf"):
+        raise SettingError(f"Tracing needs a noise_level of 0 or more, got {noise_level}.")
     if noise_level is None:
         noise_level = SPREADS * embedding_spread(model, spread_of or read_facts("shipped").facts)
     encoded = model.encode(fact.text)
@@ -211,7 +213,7 @@ def _restore_states(
     model: Model,
     ids: tuple[int, ...],
     subject: range,
-    noise: Float[Tensor, "samples tokens width"],
+    noise: Float[Tensor, "samples subject width"],
     token: int,
     progress: Progress | None,
 ) -> tuple[Float[np.ndarray, "samples"], Float[np.ndarray, "tokens layers samples"]]:

@@ -1,0 +1,88 @@
+"""Contexts and keys: seeded, harmless whatever the model wrote, and read at the subject's last token."""
+
+import pytest
+import torch
+
+import palimpsest as pal
+from families import SAMPLE, byte_tokenizer
+from oracles.small import CONTEXTS, EIFFEL, FACTS, JAPAN, LAYER, documents, down_of, model_of, precision_of
+from oracles.textbook_trace import find_token_range
+from palimpsest.edit.contexts import sample_contexts
+from palimpsest.edit.keys import combine, keys_and_values, subject_end
+from palimpsest.edit.rome import Rome
+from palimpsest.facts import Fact
+
+MODEL = model_of("llama", tokenizer=byte_tokenizer(bos=True))
+
+
+def test_contexts_come_from_their_seed() -> None:
+    first = sample_contexts(MODEL, ((5, 3), (10, 2)), seed=1)
+    torch.manual_seed(9)
+    assert sample_contexts(MODEL, ((5, 3), (10, 2)), seed=1) == first
+    assert sample_contexts(MODEL, ((5, 3), (10, 2)), seed=2) != first
+    assert len(first) == 6
+    assert first[0] == ""
+    assert all(text.endswith(". ") for text in first[1:])
+
+
+def test_openings_are_taken_in_turn() -> None:
+    texts = sample_contexts(MODEL, ((6, 4),), openings=("The", "Therefore"), seed=0)
+    assert [text.startswith("Therefore") for text in texts[1:]] == [False, True, False, True]
+    assert all(text.startswith("The") for text in texts[1:])
+
+
+def test_dropout_is_off_meanwhile() -> None:
+    model = model_of("gpt2")
+    quiet = sample_contexts(model, ((10, 3),))
+    model.net.train()
+    assert sample_contexts(model, ((10, 3),)) == quiet
+    assert model.net.training
+
+
+@pytest.mark.parametrize("context", [*CONTEXTS, "{", "}} {0} {name} %s ", "Eiffel Tower. "])
+@pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.id)
+def test_the_subject_ends_where_decoding_says_it_ends(context: str, fact: Fact) -> None:
+    ids, last = subject_end(MODEL, context, fact)
+    assert MODEL.tokenizer.decode(ids, skip_special_tokens=True) == context + fact.text
+    decoded = [MODEL.tokenizer.decode(ids[: k + 1], skip_special_tokens=True) for k in range(len(ids))]
+    until = context + fact.text[: fact.subject_span[1]]
+    assert last == min(k for k, text in enumerate(decoded) if text.startswith(until))
+
+
+@pytest.mark.parametrize("family", [*SAMPLE, "gpt_neox_parallel"])
+def test_keys_and_values_are_what_goes_in_and_out_of_the_down_projection(family: str) -> None:
+    dtype, tolerance = precision_of(family)
+    model = model_of(family, dtype=dtype)
+    keys, values = keys_and_values(model, LAYER, JAPAN, CONTEXTS)
+    for i, context in enumerate(CONTEXTS):
+        seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        handle = down_of(model, family).register_forward_hook(  # copies, for Falcon adds to the output in place
+            lambda module, a, b, seen=seen: seen.append((a[0].clone(), b.clone()))
+        )
+        ids = model.tokenizer(context + JAPAN.text).input_ids
+        with torch.no_grad():
+            model.net(input_ids=torch.tensor([ids]))
+        handle.remove()
+        last = find_token_range(model.tokenizer, ids, JAPAN.subject)[1] - 1
+        key, value = (x.reshape(len(ids), -1)[last] for x in seen[0])
+        torch.testing.assert_close(keys[i], key, rtol=0, atol=tolerance)
+        torch.testing.assert_close(values[i], value, rtol=0, atol=tolerance)
+
+
+def test_ways_to_combine_keys() -> None:
+    rows = torch.tensor([[1.0], [2.0], [6.0]])
+    assert combine(rows, "bare").item() == 1
+    assert combine(rows, "mean").item() == 3
+    assert combine(rows, "halves").item() == 2.5
+    assert combine(rows[:1], "halves").item() == 1
+
+
+def test_an_edit_records_its_contexts_and_braces_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"layers": LAYER, "steps": 2, "text": documents()}
+    edit = pal.edit(MODEL, EIFFEL, contexts=((5, 2),), seed=3, **few)
+    texts = sample_contexts(MODEL, ((5, 2),), openings=("The", "Therefore", "Because", "I", "You"), seed=3)
+    assert edit.settings["context_texts"] == list(texts)
+    editor = Rome(MODEL, contexts=((5, 1),), layers=(LAYER,), steps=2, text=documents())
+    monkeypatch.setattr(editor, "contexts", ("", "{} {0} {{ %s. "))
+    edit = editor.edit([Fact("Japan", "{{ The capital }} of {} is", "Tokyo", "Kyoto")])
+    assert edit.settings["context_texts"][1] == "{} {0} {{ %s. "
