@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from oracles.textbook_rome import textbook_rome
-
 import palimpsest as pal
+from oracles.textbook_rome import textbook_rome
 from palimpsest.edit.rome import Rome
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +25,9 @@ def main() -> None:
     """Measure, print one JSON object."""
     torch.set_num_threads(int(sys.argv[2]) if sys.argv[1:2] == ["--threads"] else 2)
     model = pal.load("smollm2")
-    fact = pal.Fact(subject="Eiffel Tower", prompt="The {} is located in the city of", target_true="Paris", target_new="Rome")
+    fact = pal.Fact(
+        subject="Eiffel Tower", prompt="The {} is located in the city of", target_true="Paris", target_new="Rome"
+    )
     editor = Rome(model, preset="rome-2022", stop_below=0.0)
     start = time.perf_counter()
     edit = editor.edit([fact])
@@ -34,13 +35,24 @@ def main() -> None:
     down = model.anatomy.down(editor.layer).module
     start = time.perf_counter()
     slow = textbook_rome(
-        model.net, model.tokenizer, down, fact, editor.contexts, editor.moment.matrix, preset="rome-2022", stop_below=0.0
+        model.net,
+        model.tokenizer,
+        down,
+        fact,
+        editor.contexts,
+        editor.moment.matrix,
+        preset="rome-2022",
+        stop_below=0.0,
     )
     textbook_seconds = time.perf_counter() - start
     update = edit.payloads[0].u @ edit.payloads[0].v
     result = {
-        "contexts": len(editor.contexts), "steps": 20, "layer": editor.layer, "threads": torch.get_num_threads(),
-        "textbook_seconds": round(textbook_seconds, 1), "partial_seconds": round(partial_seconds, 1),
+        "contexts": len(editor.contexts),
+        "steps": 20,
+        "layer": editor.layer,
+        "threads": torch.get_num_threads(),
+        "textbook_seconds": round(textbook_seconds, 1),
+        "partial_seconds": round(partial_seconds, 1),
         "measured_ratio": round(textbook_seconds / partial_seconds, 2),
         "relative_deviation_of_update": float((update - slow.update).norm() / slow.update.norm()),
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),

@@ -17,9 +17,8 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from oracles.textbook_trace import trace_states
-
 import palimpsest as pal
+from oracles.textbook_trace import trace_states
 from palimpsest.locate.corruption import noise_draw
 
 ROOT = Path(__file__).parents[1]
@@ -59,11 +58,15 @@ def main() -> None:
     textbook_seconds = (time.perf_counter() - start) / (CELLS + 2) * (len(grid) + 2)
     deviation = max(abs(slow[t, l].mean() - fast.restored[t, l].mean()) for t, l in cells)
     result = {
-        "tokens": len(encoded), "samples": SAMPLES, "threads": torch.get_num_threads(),
-        "textbook_seconds": round(textbook_seconds, 1), "partial_seconds": round(partial_seconds, 1),
+        "tokens": len(encoded),
+        "samples": SAMPLES,
+        "threads": torch.get_num_threads(),
+        "textbook_seconds": round(textbook_seconds, 1),
+        "partial_seconds": round(partial_seconds, 1),
         "measured_ratio": round(textbook_seconds / partial_seconds, 2),
         "counted_ratio": round(counted(model, len(encoded), subject[0]), 2),
-        "largest_deviation": float(deviation), "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "largest_deviation": float(deviation),
+        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
     }
     print(json.dumps(result))
     (ROOT / "results" / "bench-trace.json").write_text(json.dumps(result, indent=1) + "\n")

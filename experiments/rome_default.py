@@ -17,14 +17,16 @@ from typing import Any
 from palimpsest.cli.common import only
 from palimpsest.edit.moments import TOKENS_PER_KEY_WIDTH
 from palimpsest.evaluate import Scores, evaluate
+from palimpsest.evaluate.counterfact import METRICS
 from palimpsest.facts import read_facts
 from palimpsest.model import load
-from palimpsest.runs import atomic_write
+from palimpsest.runs import atomic_write, load_samples
+from palimpsest.statistics import paired_difference
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "rome-default"
 WORK = ROOT / "run" / "rome-default"
-LAYERS = (3, 5, 7, 9, 11)
+LAYERS = (3, 5, 7, 9)
 CHOOSE, REPORT = 50, 100
 # part -> (facts, settings); parts that name a layer of None use the shipped default
 GRID: dict[str, tuple[str, dict[str, Any]]] = {
@@ -33,14 +35,12 @@ GRID: dict[str, tuple[str, dict[str, Any]]] = {
 KEYS: dict[str, dict[str, Any]] = {
     "mean": {"key": "mean", "direction": "mean"},
     "bare": {"key": "bare", "direction": "bare"},
-    "loss": {"stop_on": "loss"},
-    "contexts-20": {"contexts": ((5, 10), (10, 10)), "openings": ()},
 }
 FINAL: dict[str, tuple[str, dict[str, Any]]] = {
     "report/counterfact": ("report", {}),
     "report/shipped": ("shipped", {}),
-    "report/rome-2022": ("report", {"preset": "rome-2022"}),
-    "report/wikitext": ("report", {"text": "wikitext"}),
+    "report/wikitext": ("report-half", {"text": "wikitext"}),
+    "report/rome-2022": ("report-third", {"preset": "rome-2022"}),
 }
 
 
@@ -69,13 +69,18 @@ def run(wanted: str | None) -> None:
     model = load("smollm2")
     flat = read_facts(records() / "counterfact" / "counterfact_flat.json").facts
     eligible = only(model, flat[:1000], "eligible", CHOOSE + REPORT)
-    sets = {"choose": eligible[:CHOOSE], "report": eligible[CHOOSE:]}
+    sets = {
+        "choose": eligible[:CHOOSE],
+        "report": eligible[CHOOSE:],
+        "report-half": eligible[CHOOSE:][: REPORT // 2],
+        "report-third": eligible[CHOOSE:][: REPORT // 3],
+    }
     for name in list(parts()):
         split, settings = parts()[name]
         if (wanted and name not in wanted.split(",")) or name in _results():
             continue
         if split == "shipped" and split not in sets:
-            sets[split] = only(model, read_facts("shipped").facts, "known", None)[::2][:REPORT]
+            sets[split] = only(model, read_facts("shipped").facts, "known", None)[::3][:REPORT]
         if settings.get("text") == "wikitext":
             plain = (records() / "text" / "wikitext-2.valid.raw.txt").read_text("utf-8").replace(" \n \n", "\n\n")
             settings = {**settings, "text": plain}
@@ -100,9 +105,35 @@ def _store(name: str, scores: Scores) -> None:
     summary = scores.summary()
     steps = [note["steps"] for record in scores.measured for note in record["edit"]["facts"]]
     summary["mean_steps"] = sum(steps) / len(steps)
+    summary["facts"] = [record["id"] for record in scores.measured]
+    _write(name, summary)
+
+
+def _write(name: str, summary: dict[str, Any]) -> None:
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, json.dumps(summary, indent=1) + "\n")
+
+
+def compare() -> None:
+    """Other texts and the other preset against the default on the same records, paired; no new measurement."""
+    default = {record["id"]: record for record in load_samples(WORK / "report" / "counterfact")}
+    for name in ("wikitext", "rome-2022"):
+        if f"report/{name}" not in _results():
+            continue
+        other = load_samples(WORK / "report" / name)
+        same = [default[record["id"]] for record in other]
+        clusters = [(record["relation"], record["subject"]) for record in same]
+        pairs = {
+            metric: paired_difference(
+                [r["post"][metric] for r in other], [r["post"][metric] for r in same], clusters
+            ).to_json()
+            for metric in METRICS
+        }
+        _write(
+            f"compare/{name}",
+            {"n": len(same), "default": Scores(tuple(same), {}).summary(), "other_minus_default": pairs},
+        )
 
 
 def main() -> None:
@@ -110,6 +141,7 @@ def main() -> None:
     if sys.argv[1:2] == ["page"]:
         from rome_default_page import write_page  # beside this file
 
+        compare()
         write_page(_results(), chosen_layer(), TOKENS_PER_KEY_WIDTH)
     else:
         run(sys.argv[3] if sys.argv[2:3] == ["--part"] else None)

@@ -20,7 +20,9 @@ def write_page(results: Mapping[str, Any], layer: int, tokens_per_width: int) ->
     keys = {name.split("key-")[1]: part for name, part in choose.items() if "/key-" in name}
     first = next(iter(choose.values()))
     rows_layers = {"unedited": _row(first, "pre")} | {f"layer {n}": _row(part) for n, part in sorted(layers.items())}
-    rows_keys = {f"halves (layer {layer})": _row(results[f"choose/layer-{layer}"])} | {n: _row(p) for n, p in keys.items()}
+    rows_keys = {f"halves (layer {layer})": _row(results[f"choose/layer-{layer}"])} | {
+        n: _row(p) for n, p in keys.items()
+    }
     final = {
         "CounterFact": results.get("report/counterfact"),
         "shipped facts": results.get("report/shipped"),
@@ -29,8 +31,13 @@ def write_page(results: Mapping[str, Any], layer: int, tokens_per_width: int) ->
     blocks = []
     for name, part in final.items():
         if part:
-            blocks += [f"### {name}, n = {part['n']}", "", _table({"unedited": _row(part, "pre"), "edited": _row(part),
-                       "difference": _row(part, "difference")}), f"Mean forward passes of the value search: {part['mean_steps']:.1f}.", ""]
+            blocks += [
+                f"### {name}, n = {part['n']}",
+                "",
+                _table({"unedited": _row(part, "pre"), "edited": _row(part), "difference": _row(part, "difference")}),
+                f"Mean forward passes of the value search: {part['mean_steps']:.1f}.",
+                "",
+            ]
     page = f"""# ROME on smollm2: which layer, which key, and how well
 
 Made by
@@ -51,23 +58,29 @@ table is why no stronger claim is made. That an edit works at a layer does not s
 ## Choosing the key at layer {layer} (n = {first["n"]})
 
 "halves" is half the bare prompt's key and half the mean over five contexts; "mean" the mean over all six; "bare" the bare prompt's
-alone; "loss" stops the search on the whole loss as published, not on its likelihood part; "contexts-20" takes the published code's
-20 contexts from the start token.
+alone.
 
 {_table(rows_keys)}
 ## Reported on other facts
 
 """ + "\n".join(blocks)
     atomic_write(DOCS / "rome-on-smollm2.md", page)
-    if "report/wikitext" in results:
+    if "compare/wikitext" in results:
         _text_page(results)
 
 
 def _text_page(results: Mapping[str, Any]) -> None:
     text = shipped_text()
-    shipped, wikitext = results["report/counterfact"], results["report/wikitext"]
-    rows = {"unedited": _row(shipped, "pre"), "shipped text": _row(shipped), "WikiText-2": _row(wikitext)}
-    atomic_write(DOCS / "text.md", f"""# The text that ships, and what it changes
+    same, wikitext = results["compare/wikitext"], results["report/wikitext"]
+    rows = {
+        "unedited": _row(wikitext, "pre"),
+        "shipped text": _row(same["default"]),
+        "WikiText-2": _row(wikitext),
+        "WikiText-2 minus shipped, paired": _row(same, "other_minus_default"),
+    }
+    atomic_write(
+        DOCS / "text.md",
+        f"""# The text that ships, and what it changes
 
 Second moments need ordinary text. What ships is {len(text.split()):,} words in {len(text.split(chr(10) * 2)):,} documents, sampled from
 SmolLM2-135M-Instruct (Apache-2.0) itself by a recorded, seeded command, from openings written for this project:
@@ -76,11 +89,12 @@ SmolLM2-135M-Instruct (Apache-2.0) itself by a recorded, seeded command, from op
 
 No benchmark text and nothing of WikiText is in it. A user's own text is better where there is some: `--text FILE`.
 
-What it changes, on the {shipped["n"]} reporting records of [ROME on smollm2](rome-on-smollm2.md), with second moments from the
+What it changes, on the first {wikitext["n"]} reporting records of [ROME on smollm2](rome-on-smollm2.md), with second moments from the
 shipped text and from the validation part of WikiText-2 (as many tokens):
 
 {_table(rows)}
-""")
+""",
+    )
 
 
 def _row(part: Mapping[str, Any], when: str = "post") -> dict[str, str]:

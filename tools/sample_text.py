@@ -59,8 +59,16 @@ def main() -> None:
             for rows in by_length.values():
                 ids = torch.tensor(rows)
                 sampled = model.net.generate(
-                    ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=1.0, top_p=0.95, top_k=0,
-                    max_new_tokens=TOKENS, min_new_tokens=TOKENS, suppress_tokens=special, pad_token_id=0,
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    do_sample=True,
+                    temperature=1.0,
+                    top_p=0.95,
+                    top_k=0,
+                    max_new_tokens=TOKENS,
+                    min_new_tokens=TOKENS,
+                    suppress_tokens=special,
+                    pad_token_id=0,
                 )
                 documents += [model.tokenizer.decode(row) for row in sampled]
         kept = [text.strip() for text in documents if is_prose(text)]

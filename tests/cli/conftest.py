@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from families import build, byte_tokenizer
 
+from families import build, byte_tokenizer
 from palimpsest.cli.main import main
 
-TEXT = "\n\n".join(f"The {a} of the {b} is near the {c} and it is old." for a in ("king", "river", "house", "tower")
-                   for b in ("town", "north", "forest") for c in ("sea", "road", "market", "bridge"))
+TEXT = "\n\n".join(
+    f"The {a} of the {b} is near the {c} and it is old."
+    for a in ("king", "river", "house", "tower")
+    for b in ("town", "north", "forest")
+    for c in ("sea", "road", "market", "bridge")
+)
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +32,16 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def facts_file(tmp_path: Path) -> Path:
     """Two good facts."""
     rows = [
-        {"id": name, "relation": "place", "subject": subject, "prompt": "The {} is in", "target_true": "north",
-         "target_new": "south", "paraphrases": [f"You find the {subject} in"],
-         "neighbours": [{"prompt": "The river is in", "answer": "north"}]}
+        {
+            "id": name,
+            "relation": "place",
+            "subject": subject,
+            "prompt": "The {} is in",
+            "target_true": "north",
+            "target_new": "south",
+            "paraphrases": [f"You find the {subject} in"],
+            "neighbours": [{"prompt": "The river is in", "answer": "north"}],
+        }
         for name, subject in (("a", "old tower"), ("b", "market"))
     ]
     path = tmp_path / "facts.jsonl"
@@ -61,4 +72,4 @@ def palimpsest(
         out, err = capsys.readouterr()
         return int(leaving.value.code or 0), out, err
 
-    yield call
+    return call

@@ -43,7 +43,7 @@ def test_doctor_exits_1_when_a_site_fails(palimpsest, tiny_folder, monkeypatch) 
     real = anatomy.Anatomy.find.__func__
 
     def swapped(cls, net, **kwargs):
-        return real(cls, net, down="attn.c_proj")
+        return real(cls, net, attention="mlp", mlp="attn")
 
     monkeypatch.setattr(anatomy.Anatomy, "find", classmethod(swapped))
     code, out, _ = palimpsest("doctor", tiny_folder)
@@ -69,7 +69,9 @@ def test_known(palimpsest, tiny_folder, facts_file) -> None:
 
 def test_edit_then_show_then_evaluate(palimpsest, tiny_folder, facts_file, text_file, tmp_path) -> None:
     out_folder = tmp_path / "run"
-    code, out, err = palimpsest("edit", tiny_folder, facts_file, "--layers", 1, "--text", text_file, "--out", out_folder)
+    code, out, err = palimpsest(
+        "edit", tiny_folder, facts_file, "--layers", 1, "--text", text_file, "--out", out_folder
+    )
     assert code == 0, err
     assert (out_folder / "edit.safetensors").is_file()
     code, out, _ = palimpsest("show", out_folder)

@@ -76,9 +76,15 @@ def test_layer_out_of_range(palimpsest, tiny_folder, facts_file, text_file, tmp_
     assert not list(out.glob("*.safetensors"))
 
 
-@pytest.mark.parametrize(("option", "value", "hint"), [("--method", "rmoe", "rome"), ("--preset", "rome-2021", "rome-2022")])
-def test_misspelt_method_and_preset(option, value, hint, palimpsest, tiny_folder, facts_file, text_file, tmp_path) -> None:
-    code, _, err = palimpsest("edit", tiny_folder, facts_file, option, value, "--text", text_file, "--out", tmp_path / "r")
+@pytest.mark.parametrize(
+    ("option", "value", "hint"), [("--method", "rmoe", "rome"), ("--preset", "rome-2021", "rome-2022")]
+)
+def test_misspelt_method_and_preset(
+    option, value, hint, palimpsest, tiny_folder, facts_file, text_file, tmp_path
+) -> None:
+    code, _, err = palimpsest(
+        "edit", tiny_folder, facts_file, option, value, "--text", text_file, "--out", tmp_path / "r"
+    )
     assert code == 2
     assert f"Did you mean '{hint}'?" in _one_sentence(err)
 
@@ -87,7 +93,9 @@ def test_misspelt_method_and_preset(option, value, hint, palimpsest, tiny_folder
 def test_folder_that_cannot_be_written(command, palimpsest, tiny_folder, facts_file, text_file, tmp_path) -> None:
     blocked = tmp_path / "a-file"
     blocked.write_text("")
-    args = {"edit": (facts_file, "--text", text_file), "trace": (facts_file,), "moments": ("--text", text_file)}[command]
+    args = {"edit": (facts_file, "--text", text_file), "trace": (facts_file,), "moments": ("--text", text_file)}[
+        command
+    ]
     code, _, err = palimpsest(command, tiny_folder, *args, "--out", blocked / "below")
     assert code == 2
     assert "a-file" in _one_sentence(err)

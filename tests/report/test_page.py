@@ -21,14 +21,22 @@ def _report() -> Report:
     fact = Fact(subject=f"Tower {EVIL}", prompt="The {} is in", target_true="Paris", target_new=f"Rome {EVIL}", id="f")
     rng = np.random.default_rng(0)
     trace = Trace(
-        fact, " Paris", ("The", " Tower", EVIL, " in"), (1, 3), 0.7, rng.random(4) * 0.1, rng.random((4, 5, 4)),
+        fact,
+        " Paris",
+        ("The", " Tower", EVIL, " in"),
+        (1, 3),
+        0.7,
+        rng.random(4) * 0.1,
+        rng.random((4, 5, 4)),
         {"samples": 4, "noise_level": 0.1, "note": EVIL},
     )
     side = {"es": 1.0, "em": 0.5, "ps": 1.0, "pm": 0.2, "ns": 1.0, "nm": 0.1, "nll_new": 0.1, "nll_true": 2.0}
     record = {"id": "f", "relation": "place", "subject": fact.subject, "eligible": True, "pre": side, "post": side}
     bad = {"id": "g", "error": EVIL}
     diagnosis = Diagnosis(EVIL, "Tiny", 5, 8, (), ())
-    return Report(diagnosis, [trace], Scores((record, bad), {"model": EVIL}), {"before": "a", "after": "a"}, {"x": EVIL})
+    return Report(
+        diagnosis, [trace], Scores((record, bad), {"model": EVIL}), {"before": "a", "after": "a"}, {"x": EVIL}
+    )
 
 
 class _Structure(HTMLParser):
@@ -56,7 +64,11 @@ def test_the_map_has_a_cell_for_each_token_and_layer_and_stars_the_subject() -> 
     html = _report().html()
     parser = _Structure()
     parser.feed(html)
-    cells = [attributes for tag, attributes in parser.tags if tag == "rect" and "width" in attributes and attributes["width"] == "18"]
+    cells = [
+        attributes
+        for tag, attributes in parser.tags
+        if tag == "rect" and "width" in attributes and attributes["width"] == "18"
+    ]
     assert len(cells) == 4 * 5
     assert ">Tower*<" in html
     assert ">The<" in html

@@ -1,5 +1,7 @@
 """`palimpsest evaluate MODEL FACTS --suite S --method M --out DIR`."""
 
+from pathlib import Path
+
 import click
 
 from palimpsest.cli.common import (
@@ -68,7 +70,10 @@ def command(
     from palimpsest.edit import Edit
     from palimpsest.evaluate import evaluate
     from palimpsest.model import load
+    from palimpsest.runs import check_writable
 
+    if out:
+        check_writable(Path(out))
     edit = Edit.load(edit_file) if edit_file else None
     loaded = load(model)
     chosen = only(loaded, file.facts, gate, limit)
