@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-slow test-floor lint types docs clean
+.PHONY: demo test test-slow test-floor lint types wheel clean
 
 demo: $(READY)
 	$(BIN)/palimpsest demo --out demo
@@ -25,11 +25,20 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+# what a user would install must hold the data files
+wheel: $(READY)
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/python -c 'import glob, zipfile; names = zipfile.ZipFile(glob.glob("dist/*.whl")[0]).namelist(); \
+	  missing = [e for e in ("shipped.jsonl", "plain-english.txt", "default_layers.json", "report.html.j2", "py.typed") if not any(n.endswith(e) for n in names)]; \
+	  assert not missing, missing'
+
 clean:
 	rm -rf .venv .venv-floor demo
 
 # torch first: otherwise another package pulls in the newest one with its CUDA libraries
 $(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "The lock is for Python 3.11, got " + sys.version.split()[0] + "; install python3.11 or name it: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock

@@ -14,11 +14,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from palimpsest.cli.common import only
 from palimpsest.edit.moments import TOKENS_PER_KEY_WIDTH
 from palimpsest.evaluate import Scores, evaluate
 from palimpsest.evaluate.counterfact import METRICS
 from palimpsest.facts import read_facts
+from palimpsest.locate import passing
 from palimpsest.model import load
 from palimpsest.runs import atomic_write, load_samples
 from palimpsest.statistics import paired_difference
@@ -68,7 +68,7 @@ def run(wanted: str | None) -> None:
     """Measure what is missing, part by part."""
     model = load("smollm2")
     flat = read_facts(records() / "counterfact" / "counterfact_flat.json").facts
-    eligible = only(model, flat[:1000], "eligible", CHOOSE + REPORT)
+    eligible = passing(model, flat[:1000], "eligible", limit=CHOOSE + REPORT)
     sets = {
         "choose": eligible[:CHOOSE],
         "report": eligible[CHOOSE:],
@@ -80,7 +80,7 @@ def run(wanted: str | None) -> None:
         if (wanted and name not in wanted.split(",")) or name in _results():
             continue
         if split == "shipped" and split not in sets:
-            sets[split] = only(model, read_facts("shipped").facts, "known", None)[::3][:REPORT]
+            sets[split] = passing(model, read_facts("shipped").facts, "known")[::3][:REPORT]
         if settings.get("text") == "wikitext":
             plain = (records() / "text" / "wikitext-2.valid.raw.txt").read_text("utf-8").replace(" \n \n", "\n\n")
             settings = {**settings, "text": plain}

@@ -98,6 +98,17 @@ def test_evaluate_resumes_to_the_same_bytes(palimpsest, tiny_folder, facts_file,
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
 
 
+def test_shards_merge_to_the_same_bytes(palimpsest, tiny_folder, facts_file, tmp_path) -> None:
+    command = ("evaluate", tiny_folder, facts_file, "--out")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert palimpsest(*command, whole)[0] == 0
+    for shard in ("1/2", "2/2"):
+        assert palimpsest(*command, parts, "--shard", shard)[0] == 0
+    assert palimpsest(*command, parts)[0] == 0
+    for name in ("samples.jsonl", "results.json"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
+
+
 def test_trace_writes_a_run(palimpsest, tiny_folder, facts_file, tmp_path) -> None:
     out_folder = tmp_path / "trace"
     code, out, err = palimpsest("trace", tiny_folder, facts_file, "--samples", 2, "--out", out_folder)

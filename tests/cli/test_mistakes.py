@@ -134,6 +134,7 @@ def test_a_prompt_longer_than_the_context_is_kept_with_its_error(palimpsest, tin
     long = {"id": "long", "subject": "tower", "prompt": "very " * 300 + "{} is in", "target_true": "north"}
     facts_file.write_text(facts_file.read_text() + json.dumps(long) + "\n")
     code, out, err = palimpsest("trace", tiny_folder, facts_file, "--samples", 1, "--out", tmp_path / "t")
+    assert code == 1
     assert "tokens long" in err
     assert len((tmp_path / "t" / "samples.jsonl").read_text().splitlines()) == 3
 
@@ -144,3 +145,55 @@ def test_another_plan_in_the_folder_is_refused(palimpsest, tiny_folder, facts_fi
     code, _, err = palimpsest("trace", tiny_folder, facts_file, "--samples", 2, "--out", out)
     assert code == 2
     assert "samples" in _one_sentence(err)
+
+
+def test_a_fact_that_cannot_be_asked_stops_no_other(palimpsest, tiny_folder, facts_file) -> None:
+    bad = {"id": "new", "subject": "tower", "prompt": "The {} is in", "target_new": "north"}
+    facts_file.write_text(facts_file.read_text() + json.dumps(bad) + "\n")
+    code, out, err = palimpsest("known", tiny_folder, facts_file)
+    assert code == 1
+    assert "of 2 facts" in out
+    assert "no target_true" in err
+
+
+@pytest.mark.parametrize("layers", ["5-2", "a", "1,,2"])
+def test_layers_that_are_no_layers(layers, palimpsest, tiny_folder, text_file, tmp_path) -> None:
+    code, _, err = palimpsest("moments", tiny_folder, "--layers", layers, "--text", text_file, "--out", tmp_path / "m")
+    assert code == 2
+    assert "write layers as" in err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--preset", "bogus"), ("--noise-level", "nan")])
+def test_a_setting_no_trace_can_have_ends_the_work(
+    option, value, palimpsest, tiny_folder, facts_file, tmp_path
+) -> None:
+    code, _, err = palimpsest("trace", tiny_folder, facts_file, option, value, "--out", tmp_path / "t")
+    assert code == 2
+    assert value in _one_sentence(err)
+    assert not (tmp_path / "t" / "results.json").exists()
+
+
+def test_a_methods_setting_without_a_method(palimpsest, tiny_folder, facts_file) -> None:
+    code, _, err = palimpsest("evaluate", tiny_folder, facts_file, "--preset", "fixed")
+    assert code == 2
+    assert "no method is named" in _one_sentence(err)
+
+
+def test_a_cache_that_cannot_be_written(palimpsest, tiny_folder, facts_file, text_file, tmp_path, monkeypatch) -> None:
+    (tmp_path / "in-the-way").write_text("")
+    monkeypatch.setenv("PALIMPSEST_CACHE", str(tmp_path / "in-the-way" / "cache"))
+    code, _, err = palimpsest(
+        "edit", tiny_folder, facts_file, "--layers", 1, "--text", text_file, "--out", tmp_path / "r"
+    )
+    assert code == 2
+    assert "in-the-way" in _one_sentence(err)
+    assert "unexpected" not in err
+
+
+def test_changed_facts_are_another_run(palimpsest, tiny_folder, facts_file, tmp_path) -> None:
+    out = tmp_path / "t"
+    assert palimpsest("trace", tiny_folder, facts_file, "--samples", 1, "--out", out)[0] == 0
+    facts_file.write_text(facts_file.read_text().replace('"target_true": "north"', '"target_true": "south"'))
+    code, _, err = palimpsest("trace", tiny_folder, facts_file, "--samples", 1, "--out", out)
+    assert code == 2
+    assert "facts" in _one_sentence(err)

@@ -14,7 +14,6 @@ from palimpsest.errors import InputError, OutputError, SettingError, WeightError
 from palimpsest.evaluate import CounterFact, Scores
 from palimpsest.facts import Fact
 from palimpsest.model import Model
-from palimpsest.runs import merge
 
 ROME: dict[str, Any] = {"method": "rome", "layers": LAYER, "text": documents(), "contexts": ((5, 1),), "steps": 4}
 ASKED = tuple(with_probes(f, [f"So {f.text}"], [("The capital of France is", "Paris")]) for f in FACTS)
@@ -109,7 +108,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(model: Model, tmp_path: Path)
     assert again.summary() == whole.summary()
 
 
-def test_a_finished_run_costs_nothing_and_files_say_what_memory_says(
+def test_a_finished_run_measures_nothing_again_and_files_say_what_memory_says(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = pal.evaluate(model, ASKED, out=tmp_path, **ROME)
@@ -121,7 +120,6 @@ def test_a_finished_run_costs_nothing_and_files_say_what_memory_says(
     in_memory = pal.evaluate(model, ASKED, **ROME)
     assert json.loads(json.dumps(in_memory.records)) == list(scores.records)
     monkeypatch.setattr(CounterFact, "measure", lambda *args: pytest.fail("measured again"))
-    monkeypatch.setattr(Model, "run", lambda *args, **kwargs: pytest.fail("ran again"))
     assert pal.evaluate(model, ASKED, out=tmp_path, **ROME).records == scores.records
 
 
@@ -141,12 +139,34 @@ def test_the_plan_stays_short_and_another_plan_is_refused(model: Model, tmp_path
         pal.evaluate(model, ASKED[:1], out=tmp_path, dose=0.5, **ROME)
 
 
+def test_everything_the_numbers_depend_on_is_recorded(model: Model, tmp_path: Path) -> None:
+    summary = pal.evaluate(model, ASKED[:1], out=tmp_path, **ROME).summary()
+    settings = summary["settings"]
+    assert settings["method"] == "rome"
+    assert settings["weights"] == model.fingerprint()
+    assert {"preset", "layers", "key", "context_texts", "moment", "values", "seed"} <= settings[
+        "method_settings"
+    ].keys()
+    assert {"palimpsest", "torch", "transformers"} == settings["versions"].keys()
+
+
+def test_another_edit_of_the_same_facts_is_another_plan(model: Model, tmp_path: Path) -> None:
+    first = pal.edit(model, ASKED[:1], **ROME)
+    second = pal.edit(model, [replace(ASKED[0], target_new="Kyoto")], **ROME)
+    pal.evaluate(model, ASKED[:1], edit=first, out=tmp_path)
+    with pytest.raises(SettingError, match="edit.sha256"):
+        pal.evaluate(model, ASKED[:1], edit=second, out=tmp_path)
+
+
+def test_one_fact_need_not_be_a_list(model: Model) -> None:
+    assert len(pal.evaluate(model, ASKED[0]).records) == 1
+
+
 def test_shards_make_the_whole(model: Model, tmp_path: Path) -> None:
     whole = pal.evaluate(model, ASKED, out=tmp_path / "whole", **ROME)
     shards = [pal.evaluate(model, ASKED, out=tmp_path / "parts", shard=f"{i}/2", **ROME) for i in (1, 2)]
     assert [len(shard.records) for shard in shards] == [2, 1]
     assert not (tmp_path / "parts" / "results.json").exists()
-    merge(tmp_path / "parts")
     joined = pal.evaluate(model, ASKED, out=tmp_path / "parts", **ROME)
     assert joined.records == whole.records
     for name in ("samples.jsonl", "results.json"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from palimpsest.facts import Fact, FactFile, read_facts
+from palimpsest.facts import FactFile, read_facts
 from palimpsest.runs import Progress
 
 model_argument = click.argument("model")
@@ -33,6 +33,8 @@ def _layer_list(_: click.Context, __: click.Parameter, value: str | None) -> tup
         for part in value.split(","):
             first, _dash, last = part.partition("-")
             layers += range(int(first), int(last or first) + 1)
+        if not layers:
+            raise ValueError
         return tuple(layers)
     except ValueError:
         raise click.BadParameter(f"write layers as 9 or 5,6,7 or 5-9, got {value!r}") from None
@@ -66,10 +68,13 @@ def read_text(path: str) -> str:
         raise InputError(f"The text {path} is not UTF-8 (byte {error.start}); convert it first.") from None
 
 
-def exit_code(file: FactFile) -> None:
-    """End with 1 when some records were bad: the good ones are done, and a script should notice the others."""
+def exit_code(file: FactFile, failed: int = 0) -> None:
+    """End with 1 when records were bad or facts failed: the others are done, and a script should notice these."""
     if file.problems:
         click.echo(f"palimpsest: {len(file.problems)} bad records of {file.source} were left out", err=True)
+    if failed:
+        click.echo(f"palimpsest: {failed} facts could not be measured; each is named above", err=True)
+    if file.problems or failed:
         raise click.exceptions.Exit(1)
 
 
@@ -94,43 +99,31 @@ def _cell(value: object) -> str:
 
 
 def show(as_json: bool, data: Any, text: Callable[[], str]) -> None:
-    """`data` as JSON, or `text()` for people."""
-    click.echo(json.dumps(data, ensure_ascii=False, indent=1) if as_json else text())
+    """`data` as JSON (no NaN: what is not a number is null), or `text()` for people."""
+    from palimpsest.runs.json_text import plain
+
+    click.echo(json.dumps(plain(data), ensure_ascii=False, indent=1) if as_json else text())
 
 
 def progress_bar() -> Progress:
-    """A bar on standard error for work over two seconds; none where standard error is not a terminal."""
+    """A bar on standard error for work over two seconds; none where standard error is not a terminal.
+
+    One bar at a time: work inside a step of other work takes its place while it lasts.
+    """
     from tqdm import tqdm
 
-    bars: dict[int, Any] = {}
+    current: list[Any] = []
 
     def report(done: int, total: int, label: str) -> None:
-        bar = bars.get(total)
-        if bar is None:
-            bar = bars[total] = tqdm(total=total, delay=2, disable=None, leave=False, initial=0)
+        if not current or current[0].total != total or done < current[0].n:
+            for bar in current:
+                bar.close()
+            current[:] = [tqdm(total=total, delay=2, disable=None, leave=False)]
+        bar = current[0]
         bar.set_description(label[:40], refresh=False)
         bar.update(done - bar.n)
         if done >= total:
             bar.close()
-            del bars[total]
+            current.clear()
 
     return report
-
-
-def only(model: Any, facts: Sequence[Fact], which: str, limit: int | None) -> list[Fact]:
-    """The first `limit` facts that pass a gate: all, known, or eligible. Asked in chunks, so that a limit is quick."""
-    from palimpsest.locate import eligible, knowledge
-
-    kept: list[Fact] = []
-    for begin in range(0, len(facts), 64):
-        chunk = facts[begin : begin + 64]
-        if which == "known":
-            passes = [k.known for k in knowledge(model, chunk)]
-        elif which == "eligible":
-            passes = eligible(model, chunk)
-        else:
-            passes = [True] * len(chunk)
-        kept += [fact for fact, ok in zip(chunk, passes, strict=True) if ok]
-        if limit and len(kept) >= limit:
-            return kept[:limit]
-    return kept

@@ -12,9 +12,14 @@ from palimpsest.cli.common import json_option, model_argument, show, table
 @json_option
 def command(model: str, as_json: bool) -> None:
     """Check that every site of MODEL means what its name says, and that partial runs are exact. Exit 1 when not."""
+    from palimpsest.errors import AnatomyError
     from palimpsest.model import examine, load
 
-    found = examine(load(model, check=False))
+    try:
+        found = examine(load(model, check=False))
+    except AnatomyError as error:  # a site was not found at all
+        click.echo(f"{model}: failed: {error}")
+        raise click.exceptions.Exit(1) from None
 
     def text() -> str:
         parts = [{"part": name, "path": path, "module": kind} for name, path, kind in found.parts]

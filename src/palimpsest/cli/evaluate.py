@@ -12,7 +12,6 @@ from palimpsest.cli.common import (
     layers_option,
     limit_option,
     model_argument,
-    only,
     out_option,
     preset_option,
     progress_bar,
@@ -69,16 +68,17 @@ def command(
     file = read(facts, limit if gate == "all" else None)
     from palimpsest.edit import Edit
     from palimpsest.evaluate import evaluate
+    from palimpsest.locate import passing
     from palimpsest.model import load
     from palimpsest.runs import check_writable
 
     if out:
         check_writable(Path(out))
     edit = Edit.load(edit_file) if edit_file else None
-    loaded = load(model)
-    chosen = only(loaded, file.facts, gate, limit)
+    loaded, bar = load(model), progress_bar()
+    chosen = passing(loaded, file.facts, gate, limit=limit, progress=bar)
     plain = read_text(text) if text else None
-    settings = given(preset=preset, seed=seed, layers=layers, text=plain) if method else {}
+    settings = given(preset=preset, seed=seed, layers=layers, text=plain)
     scores = evaluate(
         loaded,
         chosen,
@@ -88,7 +88,7 @@ def command(
         dose=dose,
         out=out,
         shard=shard,
-        progress=progress_bar(),
+        progress=bar,
         **settings,
     )
     for record in scores.failed:
@@ -98,4 +98,4 @@ def command(
         scores.summary(),
         lambda: f"{table(scores.table())}\n\nn = {len(scores.measured)} of {len(chosen)} facts.",
     )
-    exit_code(file)
+    exit_code(file, len(scores.failed))

@@ -11,6 +11,7 @@ from palimpsest.cli.common import (
     json_option,
     limit_option,
     model_argument,
+    progress_bar,
     read,
     show,
     table,
@@ -26,10 +27,13 @@ from palimpsest.cli.common import (
 def command(model: str, facts: str, limit: int | None, as_json: bool, each: bool) -> None:
     """Which of FACTS (default: the shipped ones) MODEL knows: right on two of three wordings."""
     file = read(facts, limit)
-    from palimpsest.locate import knowledge
+    from palimpsest.locate import ask_each, knowledge
     from palimpsest.model import load
 
-    found = knowledge(load(model), file.facts)
+    answers, failures = ask_each(knowledge, load(model), file.facts, progress=progress_bar())
+    for reason in failures.values():
+        click.echo(f"palimpsest: {reason}", err=True)
+    found = list(answers.values())
     relation = {fact.id: fact.relation for fact in file.facts}
     asked, known = Counter(relation.values()), Counter(relation[k.fact] for k in found if k.known)
 
@@ -45,4 +49,4 @@ def command(model: str, facts: str, limit: int | None, as_json: bool, each: bool
 
     data = {"known": sum(known.values()), "facts": [{**dataclasses.asdict(k), "known": k.known} for k in found]}
     show(as_json, data, text)
-    exit_code(file)
+    exit_code(file, len(failures))

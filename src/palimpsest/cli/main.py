@@ -70,10 +70,8 @@ def main() -> None:
     """Run the command line and exit."""
     try:
         code = group.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        code = _say("interrupted; the same command goes on where it stopped", 130)
-    except KeyboardInterrupt:
-        code = _say("interrupted; the same command goes on where it stopped", 130)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        code = _say("interrupted; trace and evaluate with --out go on where they stopped with the same command", 130)
     except click.ClickException as error:
         error.show()
         code = 2

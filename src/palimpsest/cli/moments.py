@@ -38,7 +38,7 @@ def command(
     folder = check_writable(Path(out))
     plain = read_text(text) if text else shipped_text()
     loaded = load(model)
-    wanted = layers or (default_layer(loaded),)
+    wanted = (default_layer(loaded),) if layers is None else layers
     rows = []
     for layer, moment in collect_moments(loaded, wanted, plain, tokens=tokens, progress=progress_bar()).items():
         path = folder / f"layer-{layer}.safetensors"

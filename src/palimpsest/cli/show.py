@@ -1,7 +1,5 @@
 """`palimpsest show FILE`."""
 
-from pathlib import Path
-
 import click
 
 from palimpsest.cli.common import json_option, show, table
@@ -14,8 +12,7 @@ def command(edit: str, as_json: bool) -> None:
     """What the edit file EDIT (or the folder that holds it) changes: weights, norms, facts, settings, versions."""
     from palimpsest.edit import Edit, Hook, LowRank
 
-    path = Path(edit) / "edit.safetensors" if Path(edit).is_dir() else Path(edit)
-    made = Edit.load(path)
+    made = Edit.load(edit)
     rows = [
         {
             "changes": str(p.site) if isinstance(p, Hook) else p.path,

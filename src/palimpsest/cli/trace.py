@@ -1,5 +1,7 @@
 """`palimpsest trace MODEL [FACTS] --out DIR`."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import click
@@ -50,23 +52,25 @@ def command(
     file = read(facts, limit)
     from palimpsest.locate import trace
     from palimpsest.model import load
-    from palimpsest.runs import Plan, Run
+    from palimpsest.runs import Plan, Run, check_writable
 
+    check_writable(Path(out))
     settings = given(preset=preset, seed=seed, samples=samples, noise_level=noise_level)
     by_id = {fact.id: fact for fact in file.facts}
-    rows = []
-    with Run(Path(out), Plan(list(by_id), {"model": model, "trace": settings})) as run:
-        loaded = load(model) if run.remaining else None
-        bar = progress_bar()
+    rows, failed = [], 0
+    loaded, bar = load(model), progress_bar()
+    content = hashlib.sha256(json.dumps([fact.to_json() for fact in file.facts], sort_keys=True).encode()).hexdigest()
+    plan = {"model": model, "weights": loaded.fingerprint(), "facts": content, "trace": settings}
+    with Run(Path(out), Plan(list(by_id), plan)) as run:
 
         def one(name: str | int) -> dict[str, object]:
-            assert loaded is not None
-            return trace(
-                loaded, by_id[str(name)], spread_of=file.facts if len(by_id) > 1 else None, progress=bar, **settings
-            ).to_json()
+            spread_of = file.facts if len(by_id) > 1 else None
+            inner = bar if len(by_id) == 1 else None
+            return trace(loaded, by_id[str(name)], spread_of=spread_of, progress=inner, **settings).to_json()
 
-        for record in run.map(one):
+        for record in run.map(one, bar if len(by_id) > 1 else None):
             if "error" in record:
+                failed += 1
                 click.echo(f"palimpsest: {record['id']}: {record['error']}", err=True)
                 continue
             effect = np.array(record["effect"])
@@ -83,4 +87,4 @@ def command(
             )
         run.finish({"n": len(rows), "facts": rows})
     show(as_json, rows, lambda: table(rows) + f"\n\nEverything is in {out}.")
-    exit_code(file)
+    exit_code(file, failed)

@@ -8,6 +8,7 @@
 Undo restores the stored weights and never subtracts: W + d - d differs from W in the last bit of some entries.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -35,7 +36,8 @@ class Edit:
         payloads: what changes; at most one payload a weight.
         facts: the facts it was made for.
         settings: every setting of the method, the preset's name among them.
-        weights: SHA-256 of each weight it was made for; a model with other weights is refused.
+        weights: SHA-256 of each weight it was made for (for a hook, those of the layer it acts in); a model with other
+            weights is refused.
         notes: what the method measured while it worked (per fact), for people.
         versions: of palimpsest, torch and transformers.
     """
@@ -59,21 +61,13 @@ class Edit:
         notes: Mapping[str, Any] | None = None,
     ) -> "Edit":
         """An edit of `model` as it is now: hashes its weights and notes the versions of the libraries."""
-        import transformers
-
-        import palimpsest
-
-        paths = sorted(payload.path for payload in payloads if not isinstance(payload, Hook))
-        if len(set(paths)) != len(paths):
+        changed = [payload.path for payload in payloads if not isinstance(payload, Hook)]
+        if len(set(changed)) != len(changed):
             raise EditError("An edit holds at most one payload for a weight; add those of one weight together.")
-        versions = {
-            "palimpsest": palimpsest.__version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        }
+        paths = sorted({*changed, *(path for p in payloads if isinstance(p, Hook) for path in _weights_at(model, p))})
         weights = {path: hash_tensor(model.parameter(path)) for path in paths}
         settings = {"model": model.name, **json.loads(json.dumps(dict(settings or {})))}
-        return cls(method, payloads, facts, settings, weights, dict(notes or {}), versions)
+        return cls(method, payloads, facts, settings, weights, dict(notes or {}), versions())
 
     def __repr__(self) -> str:
         places = ", ".join(p.path if not isinstance(p, Hook) else str(p.site) for p in self.payloads)
@@ -83,6 +77,15 @@ class Edit:
     def norm(self) -> float:
         """Frobenius norm of the whole change of weights (and of the hooks' maps)."""
         return float(sum(payload.norm**2 for payload in self.payloads) ** 0.5)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over facts, payloads and the hashes of the weights it was made for."""
+        digest = hashlib.sha256(json.dumps([fact.to_json() for fact in self.facts], sort_keys=True).encode())
+        digest.update(json.dumps(dict(self.weights), sort_keys=True).encode())
+        for payload in self.payloads:
+            for name, tensor in sorted(payload.tensors().items()):
+                digest.update(f"{name}{hash_tensor(tensor)}".encode())
+        return digest.hexdigest()
 
     def check_fits(self, model: Model) -> None:
         """Raise `WeightError` unless every weight is, bit for bit, the one this edit was made for."""
@@ -162,6 +165,27 @@ class Edit:
         from palimpsest.edit.file import load_edit
 
         return load_edit(path)
+
+
+def versions() -> dict[str, str]:
+    """Of palimpsest, torch and transformers, as edits and results record them."""
+    import transformers
+
+    import palimpsest
+
+    return {
+        "palimpsest": palimpsest.__version__,
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+    }
+
+
+def _weights_at(model: Model, hook: Hook) -> list[str]:
+    """Weights of the layer a hook acts in (of the embedding for `embed`): what its map was fitted to."""
+    if hook.site.kind == "embed":
+        return [path for path, weight in model.net.named_parameters() if weight is model.anatomy.embedding.weight]
+    block = f"{model.anatomy.layers[model.anatomy.check_layer(hook.site.layer)].block.path}."
+    return [path for path, _ in model.net.named_parameters() if path.startswith(block)]
 
 
 @dataclass

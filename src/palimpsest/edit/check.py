@@ -179,15 +179,14 @@ def _check_ranks(edit: Edit, model: Model) -> None:
 def _check_refusals(edit: Edit, model: Model) -> None:
     with edit.applied(model):
         _refused(EditError, lambda: edit.apply(model), "10: applying twice must be refused")
-    for payload in edit.payloads:
-        if isinstance(payload, Hook):
-            continue
-        weight = model.parameter(payload.path)
+    _require(bool(edit.weights) or not edit.payloads, "10: the edit must record the weights it was made for")
+    for path in edit.weights:
+        weight = model.parameter(path)
         kept = weight.detach().clone()
         try:
             with torch.no_grad():
                 weight.view(-1)[0] += 1
-            _refused(WeightError, lambda: edit.apply(model), f"10: another {payload.path} must be refused")
+            _refused(WeightError, lambda: edit.apply(model), f"10: another {path} must be refused")
         finally:
             with torch.no_grad():
                 weight.copy_(kept)

@@ -54,11 +54,13 @@ def save_edit(edit: Edit, path: str | PathLike[str]) -> None:
 
 
 def load_edit(path: str | PathLike[str]) -> Edit:
-    """Read an edit file.
+    """Read an edit file, or the `edit.safetensors` of a folder that `palimpsest edit` wrote.
 
     Raises:
         EditError: there is no such file, it is damaged, or it is not an edit.
     """
+    if Path(path).is_dir():
+        path = Path(path) / "edit.safetensors"
     if not Path(path).is_file():
         raise EditError(f"There is no edit file {path}; name the file that Edit.save or `palimpsest edit` wrote.")
     try:

@@ -9,7 +9,7 @@ each batch adds k^T k in the model's precision (float32 at least) to a float64 s
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,13 +25,12 @@ from palimpsest.locate.precision import at_least_float32
 from palimpsest.model import Batch, Model, Site, pad
 from palimpsest.model.anatomy import in_out_features
 from palimpsest.model.smollm2 import cache_folder
-from palimpsest.runs import atomic_write
+from palimpsest.runs import Progress, atomic_write, check_writable
 
 DOCUMENT_TOKENS = 256  # longest piece of text read at once
 BATCH_TOKENS = 2048
+FORMAT = "palimpsest-moment/1"
 TOKENS_PER_KEY_WIDTH = 10  # FastMEMIT (arXiv 2506.04226) found 2 to 10 times the key width enough
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -134,8 +133,8 @@ def cached_moments(
 
 def save_moment(moment: SecondMoment, path: Path) -> None:
     """One safetensors file, written whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    card = {**moment.provenance, "count": str(moment.count), "format": "palimpsest-moment/1"}
+    check_writable(path.parent)
+    card = {**moment.provenance, "count": str(moment.count), "format": FORMAT}
     atomic_write(path, to_bytes({"matrix": moment.matrix}, metadata=card))
 
 
@@ -143,7 +142,9 @@ def load_moment(path: Path) -> SecondMoment:
     """Read what `save_moment` wrote; raises `EditError` when it is damaged."""
     try:
         with safe_open(str(path), framework="pt") as file:
-            card = dict(file.metadata() or {})
+            card = dict(sorted((file.metadata() or {}).items()))  # the file has no order of its own
+            if card.pop("format", None) != FORMAT:
+                raise EditError(f"The file {path} holds no second moments of this version (format {FORMAT}).")
             return SecondMoment(file.get_tensor("matrix"), int(card.pop("count")), card)
     except (SafetensorError, KeyError, OSError) as error:
         raise EditError(
@@ -175,7 +176,7 @@ def _batches(model: Model, text: str, budget: int) -> Iterator[Batch]:
 def _provenance(model: Model, layer: int, text: str, budget: int) -> dict[str, str]:
     below = tuple(f"{block.block.path}." for block in model.anatomy.layers[layer + 1 :])
     paths = [path for path, _ in model.net.named_parameters() if not path.startswith(below)]
-    return {
+    provenance = {
         "module": model.anatomy.down(layer).path,
         "layer": str(layer),
         "weights": model.fingerprint(paths),
@@ -184,6 +185,7 @@ def _provenance(model: Model, layer: int, text: str, budget: int) -> dict[str, s
         "document_tokens": str(DOCUMENT_TOKENS),
         "dtype": str(model.parameter(model.anatomy.down(layer).path + ".weight").dtype),
     }
+    return dict(sorted(provenance.items()))
 
 
 def _cache_place(provenance: dict[str, str]) -> Path:

@@ -3,12 +3,13 @@
 A method is a class made with (model, *, preset, progress, **settings) that has
 
     name             what it is called
+    card             every setting it works with, as plain data
     edit(facts)      -> Edit, leaving the model as it was
 
 and passes `palimpsest.edit.check_editor`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module, metadata
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,9 +24,14 @@ GROUP = "palimpsest.methods"
 
 @runtime_checkable
 class Editor(Protocol):
-    """A method bound to a model."""
+    """A method bound to a model. `card` is plain data: every setting, default or given, that its edits depend on."""
 
     name: str
+
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """Every setting."""
+        ...
 
     def edit(self, facts: Sequence[Fact]) -> Edit:
         """An edit for `facts`, leaving the model as it was."""

@@ -26,7 +26,7 @@ from palimpsest.edit.artefact import Edit, total
 from palimpsest.edit.contexts import sample_contexts
 from palimpsest.edit.defaults import default_layer
 from palimpsest.edit.keys import combine, keys_and_values
-from palimpsest.edit.moments import Progress, SecondMoment, cached_moments
+from palimpsest.edit.moments import SecondMoment, cached_moments
 from palimpsest.edit.payload import LowRank
 from palimpsest.edit.solve import rank_one
 from palimpsest.edit.values import ValueSettings, find_values
@@ -34,6 +34,7 @@ from palimpsest.errors import EditError, SettingError, did_you_mean
 from palimpsest.facts import Fact, shipped_text
 from palimpsest.model import Model
 from palimpsest.model.anatomy import in_out_features
+from palimpsest.runs import Progress
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Rome:
         preset: "fixed" or "rome-2022".
         text: plain text for C; the text that ships when None.
         moment: C itself, instead of measuring it.
-        progress: called with (done, total, label) while C is measured.
+        progress: called with (done, total, label) while C is measured and while facts are edited.
         settings: any field of `RomeSettings` or `ValueSettings`.
 
     Raises:
@@ -104,7 +105,7 @@ class Rome:
         progress: Progress | None = None,
         **settings: Any,
     ) -> None:
-        self.model = model
+        self.model, self.progress = model, progress
         self.settings = _settings(preset, settings)
         self.layer = _one_layer(model, self.settings.layers)
         self.weight = f"{model.anatomy.down(self.layer).path}.weight"
@@ -142,6 +143,8 @@ class Rome:
                 update, note = self._one(fact)
             updates.append(update)
             notes.append(note)
+            if self.progress and len(facts) > 1:
+                self.progress(len(updates), len(facts), fact.id)
         return self._made(updates, facts, notes)
 
     @torch.enable_grad()
@@ -167,12 +170,20 @@ class Rome:
         }
         return LowRank(self.weight, u, w), note
 
+    @property
+    def card(self) -> dict[str, Any]:
+        """Every setting as it is in force: the resolved layer, the texts of the contexts, where C comes from."""
+        return {
+            **asdict(self.settings),
+            "layers": [self.layer],
+            "context_texts": list(self.contexts),
+            "moment": {**self.moment.provenance, "count": self.moment.count},
+        }
+
     def _made(self, updates: list[LowRank], facts: Sequence[Fact], notes: list[dict[str, Any]]) -> Edit:
         """The edit of the updates so far, made for the model as it is now."""
-        settings = {**asdict(self.settings), "layers": [self.layer], "context_texts": list(self.contexts)}
-        settings["moment"] = {**self.moment.provenance, "count": self.moment.count}
         return Edit.made_for(
-            self.model, self.name, total(list(updates)), tuple(facts), settings, {"facts": list(notes)}
+            self.model, self.name, total(list(updates)), tuple(facts), self.card, {"facts": list(notes)}
         )
 
 

@@ -2,26 +2,27 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from palimpsest.edit import Edit, SecondMoment, editor
+from palimpsest.edit import Edit, editor
+from palimpsest.edit.artefact import versions
 from palimpsest.edit.registry import Editor
 from palimpsest.errors import InputError, PalimpsestError, SettingError, did_you_mean
 from palimpsest.evaluate.counterfact import CounterFact
 from palimpsest.evaluate.scores import Record, Scores
 from palimpsest.facts import Fact
 from palimpsest.model import Model
-from palimpsest.runs import Plan, Progress, Run
+from palimpsest.runs import Plan, Progress, Run, merge
 
 SUITES = {"counterfact": CounterFact}
 
 
 def evaluate(
     model: Model,
-    facts: Sequence[Fact],
+    facts: Fact | Sequence[Fact],
     *,
     edit: Edit | None = None,
     method: str | None = None,
@@ -40,13 +41,14 @@ def evaluate(
 
     Args:
         model: left as it was found.
-        facts: with the answers the suite needs; a fact that fails is kept with its error.
+        facts: one or several, with the answers the suite needs; a fact that fails is kept with its error.
         edit: an edit to apply.
         method: or a method that edits each fact by itself.
         suite: a name from `SUITES`.
         dose: of the edit.
         out: a folder for plan.json, samples.jsonl and results.json; the same call resumes an interrupted run.
-        shard: "i/n", this process's share of the facts (needs `out`).
+        shard: "i/n", this process's share of the facts (needs `out`); once every shard is done, the same call without it
+            merges them.
         progress: called with (done, total, label).
         settings: of the method.
 
@@ -56,6 +58,7 @@ def evaluate(
         WeightError: the edit was made for other weights.
         OutputError: `out` cannot be written.
     """
+    facts = [facts] if isinstance(facts, Fact) else list(facts)
     if suite not in SUITES:
         raise SettingError(f"There is no suite {suite!r}.{did_you_mean(suite, SUITES)}")
     if edit is not None and method is not None:
@@ -66,18 +69,12 @@ def evaluate(
         raise InputError("There are no facts to evaluate; the file may be empty or every record bad.")
     if shard is not None and out is None:
         raise SettingError("A shard needs an output folder (out=...), where the shards are merged.")
-    plan = Plan([fact.id for fact in facts], _plan_settings(model, facts, edit, method, suite, dose, settings))
+    made_by = None if method is None else editor(model, method, progress=progress, **settings)
+    if edit is not None:
+        with edit.applied(model, dose):  # an edit that does not fit is no fact's fault
+            pass
     measure = SUITES[suite]()
     by_id = {fact.id: fact for fact in facts}
-    prepared: list[Editor] = []
-
-    def prepare() -> None:
-        """What every fact needs. An error here is not a fact's and ends the work; a finished run comes not here."""
-        if method is not None:
-            prepared.append(editor(model, method, progress=progress, **settings))
-        if edit is not None:
-            with edit.applied(model, dose):
-                pass
 
     def one(name: str | int) -> Record:
         fact = by_id[str(name)]
@@ -89,21 +86,23 @@ def evaluate(
             "pre": pre,
         }
         made = edit
-        if method is not None:
-            made = prepared[0].edit([fact])
+        if made_by is not None:
+            made = made_by.edit([fact])
             record["edit"] = dict(made.notes)
         if made is not None:
             with made.applied(model, dose):
                 (record["post"],) = measure.measure(model, [fact])
         return record
 
+    everything = _plan_settings(model, facts, edit, made_by, suite, dose)
+    if out is not None:
+        everything["weights"] = model.fingerprint()
+    plan = Plan([fact.id for fact in facts], everything)
     if out is None:
-        prepare()
-        records = _in_memory(by_id, one, progress)
-        return Scores(tuple(records), plan.settings)
+        return Scores(tuple(_in_memory(by_id, one, progress)), plan.settings)
+    if shard is None and any(Path(out).glob("samples-*-of-*.jsonl")) and not (Path(out) / "samples.jsonl").is_file():
+        merge(Path(out))
     with Run(Path(out), plan, shard) as run:
-        if run.remaining:
-            prepare()
         scores = Scores(tuple(run.map(one, progress)), plan.settings)
         if shard is None:
             run.finish(scores.summary())
@@ -111,33 +110,27 @@ def evaluate(
 
 
 def _plan_settings(
-    model: Model,
-    facts: Sequence[Fact],
-    edit: Edit | None,
-    method: str | None,
-    suite: str,
-    dose: float,
-    settings: Mapping[str, Any],
+    model: Model, facts: Sequence[Fact], edit: Edit | None, made_by: Editor | None, suite: str, dose: float
 ) -> dict[str, Any]:
+    """Everything the numbers depend on, so that a run is taken up again only where it would go on the same."""
     content = json.dumps([fact.to_json() for fact in facts], sort_keys=True)
-    plan: dict[str, Any] = {"model": model.name, "suite": suite, "method": method, "dose": dose}
-    plan["facts"] = f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"  # ids alone would not tell a changed file
+    plan: dict[str, Any] = {"model": model.name, "suite": suite, "dose": dose, "versions": versions()}
+    plan["facts"] = _hash(content)  # ids alone would not tell a changed file
+    plan["method"] = made_by.name if made_by else edit.method if edit else None
+    if made_by is not None:
+        plan["method_settings"] = json.loads(json.dumps(dict(made_by.card)))
     if edit is not None:
-        plan["edit"] = {"method": edit.method, "settings": dict(edit.settings), "facts": [f.id for f in edit.facts]}
-    plan["settings"] = {name: _plain(value) for name, value in settings.items() if not callable(value)}
+        plan["edit"] = {"settings": dict(edit.settings), "sha256": edit.fingerprint()}
     return plan
 
 
-def _plain(value: Any) -> Any:
-    """A setting as it stands in the plan: a long text or an object by its hash or name, so that the plan stays short."""
-    if isinstance(value, str) and len(value) > 200:
-        return f"sha256:{hashlib.sha256(value.encode()).hexdigest()}"
-    if isinstance(value, SecondMoment):
-        return {**value.provenance, "count": value.count}
-    return value if isinstance(value, str | int | float | list | tuple | None) else type(value).__name__
+def _hash(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def _in_memory(by_id: Mapping[str, Fact], one: Any, progress: Progress | None) -> list[Record]:
+def _in_memory(
+    by_id: Mapping[str, Fact], one: Callable[[str | int], Record], progress: Progress | None
+) -> list[Record]:
     records: list[Record] = []
     for name in by_id:
         try:

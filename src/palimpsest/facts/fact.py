@@ -87,6 +87,9 @@ class Fact:
                 f"The prompt of a fact must hold exactly one '{{}}' where the subject goes, got {holes} in {self.prompt!r}; "
                 f"write it as 'The {{}} is located in'."
             )
+        for name in ("id", "relation"):
+            if not isinstance(getattr(self, name), str):
+                raise FactError(f"The {name} of a fact must be text, got {getattr(self, name)!r}.")
         set_ = object.__setattr__
         set_(self, "subject", self.subject.strip())
         set_(self, "target_true", _optional_text(self.target_true, "target_true"))

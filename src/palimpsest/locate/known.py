@@ -5,16 +5,19 @@ known       on at least two of the first three wordings (the prompt and two para
 eligible    the old answer is likelier than the new one after the prompt: the gate of the CounterFact scores
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from palimpsest.errors import FactError
+from palimpsest.errors import FactError, InputError, SettingError, did_you_mean
 from palimpsest.facts import Fact
 from palimpsest.locate.answers import answer_nll, first_token, next_token_logits
 from palimpsest.model import Model
+from palimpsest.runs import Progress
 
 WORDINGS, NEEDED = 3, 2
 CHUNK = 256  # prompts asked at once
+FACTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,61 @@ def knowledge(model: Model, facts: Sequence[Fact]) -> list[Knowledge]:
         right, mass_of, words = zip(*own, strict=True)
         result.append(Knowledge(fact.id, right, mass_of, words))
     return result
+
+
+Answer = TypeVar("Answer")
+
+
+def ask_each(
+    ask: Callable[[Model, Sequence[Fact]], list[Answer]],
+    model: Model,
+    facts: Sequence[Fact],
+    *,
+    progress: Progress | None = None,
+) -> tuple[dict[int, Answer], dict[int, str]]:
+    """`ask` (such as `knowledge` or `eligible`) for every fact, where a fact that cannot be asked stops no other.
+
+    Returns:
+        (answer by position in `facts`, one-sentence reason by position for those that could not be asked).
+    """
+    answers, failures = dict[int, Answer](), dict[int, str]()
+    for begin in range(0, len(facts), FACTS_AT_ONCE):
+        chunk = range(begin, min(begin + FACTS_AT_ONCE, len(facts)))
+        try:
+            answers |= dict(zip(chunk, ask(model, [facts[i] for i in chunk]), strict=True))
+        except InputError:
+            for i in chunk:
+                try:
+                    answers |= {i: ask(model, [facts[i]])[0]}
+                except InputError as error:
+                    failures[i] = str(error)
+        if progress:
+            progress(chunk.stop, len(facts), "facts asked")
+    return answers, failures
+
+
+def passing(
+    model: Model, facts: Sequence[Fact], gate: str, *, limit: int | None = None, progress: Progress | None = None
+) -> list[Fact]:
+    """The first `limit` facts that pass a gate ("all", "known" or "eligible"), in order; one that cannot be asked fails it."""
+    if gate == "all":
+        return list(facts[:limit])
+    kept: list[Fact] = []
+    for begin in range(0, len(facts), FACTS_AT_ONCE):
+        chunk = facts[begin : begin + FACTS_AT_ONCE]
+        passes: dict[int, bool]
+        if gate == "known":
+            passes = {i: found.known for i, found in ask_each(knowledge, model, chunk)[0].items()}
+        elif gate == "eligible":
+            passes, _ = ask_each(eligible, model, chunk)
+        else:
+            raise SettingError(f"There is no gate {gate!r}.{did_you_mean(gate, ['all', 'known', 'eligible'])}")
+        kept += [chunk[i] for i in sorted(passes) if passes[i]]
+        if progress:
+            progress(min(begin + FACTS_AT_ONCE, len(facts)), len(facts), gate)
+        if limit and len(kept) >= limit:
+            break
+    return kept[:limit]
 
 
 def eligible(model: Model, facts: Sequence[Fact]) -> list[bool]:

@@ -18,7 +18,8 @@ def plot_trace(trace: "Trace") -> Any:
     labels = [f"{text}*" if first <= i < end else text for i, text in enumerate(trace.tokens)]
     figure = Figure(figsize=(7, 0.3 * len(labels) + 1.6), layout="constrained")
     axes = figure.add_subplot()
-    image = axes.imshow(trace.effect, cmap="Purples", aspect="auto", interpolation="nearest", vmin=0)
+    bound = max(float(abs(trace.effect).max()), 1e-9)
+    image = axes.imshow(trace.effect, cmap="PuOr", aspect="auto", interpolation="nearest", vmin=-bound, vmax=bound)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_xlabel("layer whose output is restored")
     axes.set_title(f"Restoring one state: p({trace.answer.strip()!r})")

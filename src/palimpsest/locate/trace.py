@@ -17,7 +17,7 @@ restored run starts at layer l + 1 and at token t, reading the cached corrupted 
 tokens before the subject are not restored at all, since corruption cannot have changed them (their IE is exactly 0).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,8 +32,7 @@ from palimpsest.locate.corruption import SPREADS, add_noise, embedding_spread, n
 from palimpsest.locate.precision import at_least_float32
 from palimpsest.model import Model, Prefix, Site, align
 from palimpsest.model.tokens import Batch, token_strings
-
-Progress = Callable[[int, int, str], None]
+from palimpsest.runs import Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +94,7 @@ class Trace:
         return int(token), int(layer)
 
     def to_json(self) -> dict[str, object]:
-        """Everything, as plain data."""
+        """As plain data: means and intervals, not the single samples; an interval that cannot be had is None."""
         low, high = self.interval()
         return {
             "fact": self.fact.to_json(),
@@ -106,8 +105,8 @@ class Trace:
             "corrupted": self.corrupted,
             "total_effect": self.total_effect,
             "effect": self.effect.tolist(),
-            "low": low.tolist(),
-            "high": high.tolist(),
+            "low": _finite(low),
+            "high": _finite(high),
             "settings": self.settings,
         }
 
@@ -197,6 +196,11 @@ def trace(
         restored,
         settings,
     )
+
+
+def _finite(array: Float[np.ndarray, "tokens layers"]) -> list[list[float]] | None:
+    """As lists; None where one sample gave no interval, because JSON has no NaN."""
+    return array.tolist() if np.isfinite(array).all() else None
 
 
 def _scored_token(model: Model, fact: Fact, answer: str | None, clean: Tensor, preset: str | None) -> int:

@@ -2,6 +2,7 @@
 
 Each `Check` states a property that would be false if a site were wired to the wrong module:
 
+    found        every layer has attention, and an MLP
     stream       resid_out of layer l is, bit for bit, resid_in of layer l + 1
     widths       attn_out, value and mlp_out are as wide as the stream
     projection   W k + b = v at every layer (catches a wrong module, a transposed weight, a wrong key)
@@ -109,6 +110,7 @@ def examine(model: Model, *, thorough: bool = True) -> Diagnosis:
         last = model.n_layers - 1
         layers = range(model.n_layers) if thorough else sorted({0, (last + 1) // 3, 2 * (last + 1) // 3, last})
         properties: tuple[tuple[str, Callable[[], Sequence[Check]]], ...] = (
+            ("found", lambda: _found(model)),
             ("stream", lambda: _stream(model)),
             ("widths", lambda: _widths(model)),
             ("projection", lambda: _projection(model)),
@@ -165,6 +167,16 @@ def _shifted(tensor: Tensor) -> Tensor:
     """`tensor` with a ramp added that is as large as its largest entry, and so a change of every part of it."""
     size = tensor.abs().max().clamp(min=1e-2)
     return tensor + size * torch.linspace(-1, 1, tensor.shape[-1], dtype=tensor.dtype, device=tensor.device)
+
+
+def _found(model: Model) -> list[Check]:
+    """What was not found cannot be checked below: a token mixer is needed, a layer without an MLP is only noted."""
+    checks = []
+    for name, needed in (("attention", True), ("mlp", False)):
+        lacking = [layer.index for layer in model.anatomy.layers if getattr(layer, name) is None]
+        where = f"layer {lacking[0]}" if lacking else ""
+        checks.append(Check(f"found: {name}", f"every layer has its {name}", float(len(lacking)), EXACT, where, needed))
+    return checks
 
 
 def _stream(model: Model) -> Sequence[Check]:

@@ -10,6 +10,7 @@ rotary base that 5 writes).
 import os
 import shutil
 import tempfile
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def smollm2_folder() -> Path:
     source = _gguf_file()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder)
         scratch = Path(tempfile.mkdtemp(prefix=".smollm2-", dir=folder.parent))
     except OSError as error:
         raise OutputError(
@@ -55,6 +57,7 @@ def smollm2_folder() -> Path:
     try:
         _convert(source, scratch)
         try:
+            scratch.chmod(0o755)  # a scratch folder is private, the cache need not be
             scratch.rename(folder)
         except OSError:  # another process was first, which is as good
             if not (folder / "model.safetensors").is_file():
@@ -67,6 +70,15 @@ def smollm2_folder() -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What a kill left behind: a folder without weights, and scratch folders nobody has written to for an hour."""
+    if folder.is_dir() and not (folder / "model.safetensors").is_file():
+        shutil.rmtree(folder)
+    for scratch in folder.parent.glob(".smollm2-*"):
+        if time.time() - scratch.stat().st_mtime > 3600:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _gguf_file() -> Path:

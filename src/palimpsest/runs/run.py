@@ -162,8 +162,8 @@ class Run:
         """Applies `function` to every item not finished yet, and returns the records of all finished items.
 
         Where the function raises a `PalimpsestError`, the item is recorded as failed and the work goes on. An
-        `OutputError` is no fault of the item (the disk is full) and ends the work like any other exception; the run can
-        be taken up again.
+        `OutputError` (the disk is full) or a `SettingError` is no fault of the item and ends the work like any other
+        exception; the run can be taken up again.
 
         Args:
             function: item id -> its record without the id; must give the same record for the same item.
@@ -182,7 +182,7 @@ class Run:
             start = time.perf_counter()
             try:
                 result = function(item)
-            except OutputError:
+            except (OutputError, SettingError):  # not the item's fault
                 raise
             except PalimpsestError as error:
                 self.fail(item, error, time.perf_counter() - start)

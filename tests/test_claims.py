@@ -1,0 +1,67 @@
+"""What the README and docs claim of smollm2, measured again on a part small enough for every CI run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import palimpsest as pal
+from palimpsest.facts import read_facts, shipped_text
+from palimpsest.locate import knowledge
+
+REPORT = Path(__file__).parents[1] / "results" / "rome-default" / "report"
+
+
+@pytest.mark.parametrize("name", ["counterfact", "shipped"])
+def test_the_measured_default_of_rome_meets_its_bars(name: str) -> None:
+    """ES >= 0.95, PS >= 0.80 and NS at most 0.15 below the unedited model's, on 100 facts that did not choose it."""
+    found = json.loads((REPORT / f"{name}.json").read_text())
+    chose = json.loads((REPORT.parent / "choose" / "layer-5.json").read_text())
+    assert found["n"] == 100
+    assert found["failed"] == 0
+    assert not set(found["facts"]) & set(chose["facts"])
+    assert found["post"]["es"]["value"] >= 0.95
+    assert found["post"]["ps"]["value"] >= 0.80
+    assert found["difference"]["ns"]["value"] >= -0.15
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> pal.Model:
+    return pal.load("smollm2")
+
+
+@pytest.fixture(scope="module")
+def known(smollm2: pal.Model) -> list[pal.Fact]:
+    facts = read_facts("shipped").facts
+    known = {found.fact for found in knowledge(smollm2, facts) if found.known}
+    return [fact for fact in facts if fact.id in known]
+
+
+@pytest.mark.slow
+def test_smollm2_knows_at_least_240_of_the_shipped_facts(known: list[pal.Fact]) -> None:
+    assert len(known) >= 240
+
+
+@pytest.mark.slow
+def test_the_shipped_text_has_at_least_60_000_tokens(smollm2: pal.Model) -> None:
+    documents = shipped_text().split("\n\n")
+    assert sum(len(smollm2.tokenizer(document).input_ids) for document in documents) >= 60_000
+
+
+@pytest.mark.slow
+def test_rome_writes_known_facts_and_leaves_no_trace_in_the_weights(smollm2: pal.Model, known: list[pal.Fact]) -> None:
+    before = smollm2.fingerprint()
+    scores = pal.evaluate(smollm2, known[::20][:12], method="rome")
+    assert smollm2.fingerprint() == before
+    assert scores.estimate("es").value >= 0.9
+    assert scores.estimate("ps").value >= 0.75
+    assert scores.difference("ns").value >= -0.2
+
+
+@pytest.mark.slow
+def test_the_doctor_finds_every_site_of_smollm2_in_order(smollm2: pal.Model) -> None:
+    from palimpsest.model import examine
+
+    found = examine(smollm2, thorough=True)
+    assert found.healthy, found.verdict
+    assert all(check.passed for check in found.checks)
