@@ -88,6 +88,7 @@ def run(wanted: str | None) -> None:
         out = WORK / name
         scores = evaluate(model, sets[split], method="rome", out=out, progress=_say, **settings)
         _store(name, scores)
+    compare()
 
 
 def _say(done: int, total: int, label: str) -> None:
@@ -117,10 +118,11 @@ def _write(name: str, summary: dict[str, Any]) -> None:
 
 def compare() -> None:
     """Other texts and the other preset against the default on the same records, paired; no new measurement."""
-    default = {record["id"]: record for record in load_samples(WORK / "report" / "counterfact")}
     for name in ("wikitext", "rome-2022"):
-        if f"report/{name}" not in _results():
+        done = (WORK / "report" / name / "samples.jsonl").is_file() and f"report/{name}" in _results()
+        if not done or f"compare/{name}" in _results():
             continue
+        default = {record["id"]: record for record in load_samples(WORK / "report" / "counterfact")}
         other = load_samples(WORK / "report" / name)
         same = [default[record["id"]] for record in other]
         clusters = [(record["relation"], record["subject"]) for record in same]
@@ -141,7 +143,6 @@ def main() -> None:
     if sys.argv[1:2] == ["page"]:
         from rome_default_page import write_page  # beside this file
 
-        compare()
         write_page(_results(), chosen_layer(), TOKENS_PER_KEY_WIDTH)
     else:
         run(sys.argv[3] if sys.argv[2:3] == ["--part"] else None)

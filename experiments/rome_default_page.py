@@ -53,7 +53,7 @@ subjects. CounterFact's flat file has one paraphrase and one neighbour a record 
 
 {_table(rows_layers)}
 The default is layer {layer}, the best S here. The intervals overlap widely, so the neighbours of this layer are as good a choice; the
-table is why no stronger claim is made. That an edit works at a layer does not say that the fact is stored there: it works at most.
+table is why no stronger claim is made. That an edit works at a layer does not say that the fact is stored there: it works at all of them.
 
 ## Choosing the key at layer {layer} (n = {first["n"]})
 
