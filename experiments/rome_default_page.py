@@ -26,7 +26,6 @@ def write_page(results: Mapping[str, Any], layer: int, tokens_per_width: int) ->
     final = {
         "CounterFact": results.get("report/counterfact"),
         "shipped facts": results.get("report/shipped"),
-        "CounterFact, preset rome-2022": results.get("report/rome-2022"),
     }
     blocks = []
     for name, part in final.items():
@@ -38,6 +37,15 @@ def write_page(results: Mapping[str, Any], layer: int, tokens_per_width: int) ->
                 f"Mean forward passes of the value search: {part['mean_steps']:.1f}.",
                 "",
             ]
+    if "compare/rome-2022" in results:
+        same, other = results["compare/rome-2022"], results["report/rome-2022"]
+        rows = {
+            "unedited": _row(other, "pre"),
+            "fixed": _row(same["default"]),
+            "rome-2022": _row(other),
+            "rome-2022 minus fixed, paired": _row(same, "other_minus_default"),
+        }
+        blocks += [f"### The two presets, on the first {other['n']} of these CounterFact records", "", _table(rows)]
     page = f"""# ROME on smollm2: which layer, which key, and how well
 
 Made by
