@@ -19,6 +19,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from palimpsest.collecting import collection_paused
+
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -41,18 +43,22 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 
+def _room(name: str) -> ModuleType:
+    with collection_paused():
+        return import_module(f"palimpsest.{name}")
+
+
 class _Package(ModuleType):
     """The package itself. `pal.edit` is the function, though `palimpsest.edit` is also the room it lives in."""
 
     def __getattribute__(self, name: str) -> Any:
         if name in ("edit", "evaluate"):
-            room = sys.modules.get(f"palimpsest.{name}") or import_module(f"palimpsest.{name}")
-            return getattr(room, name)
+            return getattr(sys.modules.get(f"palimpsest.{name}") or _room(name), name)
         return super().__getattribute__(name)
 
     def __getattr__(self, name: str) -> Any:
         if name in _HOMES:
-            return getattr(import_module(f"palimpsest.{_HOMES[name]}"), name)
+            return getattr(_room(_HOMES[name]), name)
         raise AttributeError(f"module 'palimpsest' has no attribute {name!r}")
 
     def __dir__(self) -> list[str]:

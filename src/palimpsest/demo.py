@@ -32,7 +32,7 @@ def run_demo(
     out: str | PathLike[str],
     *,
     model_name: str = "smollm2",
-    facts: Sequence[str] = ("landmark_city/eiffel-tower", "capital/japan", "author/hamlet"),
+    facts: Sequence[str] = ("landmark_city/eiffel-tower", "capital/japan", "author/pride-and-prejudice"),
     say: Callable[[str], None] = lambda _: None,
     progress: Progress | None = None,
 ) -> DemoResult:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import families
 import palimpsest.model.smollm2 as smollm2
-from palimpsest.errors import ModelError, OutputError, SettingError, WeightError
+from palimpsest.errors import AnatomyError, ModelError, OutputError, SettingError, WeightError
 from palimpsest.model import load, pad
 
 pytestmark = pytest.mark.floor
@@ -241,3 +241,31 @@ def test_smollm2_with_a_cache_that_cannot_be_written(monkeypatch, tmp_path):
         OutputError, match=r"cache folder .* cannot be written \(.+\); set PALIMPSEST_CACHE to one that can"
     ):
         load("smollm2")
+
+
+def test_a_wiring_that_passed_is_remembered_and_another_is_not(tmp_path, monkeypatch, tokenizer):
+    """The second load of the same config runs only what depends on the weights; another config runs everything."""
+    import importlib
+
+    loading = importlib.import_module("palimpsest.model.load")
+    monkeypatch.setenv("PALIMPSEST_CACHE", str(tmp_path / "cache"))
+    asked = []
+    real = loading.examine
+    monkeypatch.setattr(loading, "examine", lambda model, **how: asked.append(how.get("only")) or real(model, **how))
+    for name, settings in (("a", {}), ("b", {"layer_norm_epsilon": 1e-4})):
+        families.build("gpt2", **settings).save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    for name in ("a", "a", "b"):
+        load(tmp_path / name)
+    assert asked == [None, loading.OF_THE_WEIGHTS, None]
+
+
+def test_a_loaded_model_is_always_checked_whatever_was_remembered(tmp_path, monkeypatch, tokenizer):
+    monkeypatch.setenv("PALIMPSEST_CACHE", str(tmp_path / "cache"))
+    families.build("gpt2").save_pretrained(tmp_path / "a")
+    tokenizer.save_pretrained(tmp_path / "a")
+    load(tmp_path / "a")
+    net = families.build("gpt2")
+    net.transformer.h[1].mlp.register_forward_hook(lambda module, args, output: output + args[0].mean(1, keepdim=True))
+    with pytest.raises(AnatomyError, match="failed the check"):
+        load(net, tokenizer=tokenizer)

@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from palimpsest.collecting import collection_paused
 from palimpsest.errors import ModelError, SettingError, WeightError, did_you_mean
 from palimpsest.model.anatomy import Anatomy
-from palimpsest.model.doctor import examine
+from palimpsest.model.doctor import OF_THE_WEIGHTS, examine
 from palimpsest.model.model import Model, evaluating
 from palimpsest.model.quiet import quiet
+from palimpsest.model.remembered import passed_before, remember, wiring
 from palimpsest.model.smollm2 import smollm2_folder
 
 SHIPPED: dict[str, Callable[[], Path]] = {"smollm2": smollm2_folder}
@@ -48,7 +50,8 @@ def load(
         device_map: as in transformers (needs accelerate).
         revision, trust_remote_code: as in transformers; no remote code runs unless asked for.
         anatomy: an override made by `Anatomy.find(net, down=...)`.
-        check: run the short form of the doctor.
+        check: run the short form of the doctor; where it has passed the same config, code and versions on this machine
+            before, only what depends on the weights.
 
     Raises:
         ModelError: the model is unknown, unreadable, or fails a check (`AnatomyError`); weights that are not finite
@@ -73,8 +76,19 @@ def load(
     with evaluating(net):
         model = Model(net, tokenizer, anatomy or Anatomy.find(net), name)
         if check:
-            examine(model, thorough=False).raise_on_failure()
+            # a model made or wrapped by the user may be wired in its own way, whatever its config says
+            _check_sites(model, None if isinstance(source, torch.nn.Module) or anatomy else wiring(net))
     return model
+
+
+def _check_sites(model: Model, known_as: str | None) -> None:
+    """The short form of the doctor, or only what depends on the weights where it passed this wiring before."""
+    if known_as is not None and passed_before(known_as):
+        examine(model, thorough=False, only=OF_THE_WEIGHTS).raise_on_failure()
+        return
+    examine(model, thorough=False).raise_on_failure()
+    if known_as is not None:
+        remember(known_as)
 
 
 def _read(
@@ -95,7 +109,7 @@ def _read(
         )
     common = {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": local}
     what = "model"
-    with quiet():
+    with quiet(), collection_paused():
         try:
             net, found = AutoModelForCausalLM.from_pretrained(
                 place,
