@@ -80,7 +80,7 @@ def test_prefixes_grow_and_repeat(tiny, name):
             torch.testing.assert_close(model.run(batch, prefix=prefix), full[:, prefix.length :], **CLOSE)
         rows = torch.tensor([0, 0, 1, 1])
         many = batch.take(rows.tolist())
-        torch.testing.assert_close(model.run(many, prefix=prefix.repeat(2)), full[rows][:, prefix.length :], **CLOSE)
+        torch.testing.assert_close(model.run(many, prefix=prefix.take(rows)), full[rows][:, prefix.length :], **CLOSE)
         kept = prefix.take(torch.tensor([1]))
         torch.testing.assert_close(model.run(batch.take([1]), prefix=kept), full[1:, prefix.length :], **CLOSE)
 
@@ -184,7 +184,10 @@ def test_an_empty_prefix_is_no_prefix(tiny):
     empty = run_prefix(model.net, model.anatomy, batch, 0)
     assert empty == Prefix(None, 0)
     assert torch.equal(model.run(batch, prefix=empty), model.run(batch))
-    assert torch.equal(model.run(batch.take([0, 0, 1, 1]), prefix=empty.repeat(2)), model.run(batch.take([0, 0, 1, 1])))
+    assert torch.equal(
+        model.run(batch.take([0, 0, 1, 1]), prefix=empty.take(torch.tensor([0, 0, 1, 1]))),
+        model.run(batch.take([0, 0, 1, 1])),
+    )
 
 
 def test_mistakes_are_named(tiny):
@@ -218,3 +221,31 @@ def test_a_replaced_head_is_noticed(tokenizer):
     net.lm_head = torch.nn.Linear(families.WIDTH, families.VOCABULARY, bias=False)
     with pytest.raises(AnatomyError, match="head of this network was replaced"):
         model.last_logits(batch)
+
+
+@pytest.mark.parametrize("name", families.NAMES)
+@torch.no_grad()
+def test_a_prefix_taken_for_a_later_start_continues_there(tiny, name):
+    model, batch, start = tiny(name), aligned(), 2
+    resid = entering(model, batch, start)
+    full = model.run(batch)[:, batch.column :]
+    (prefix,) = model.run_prefixes(batch, [batch.column])
+    rows = torch.tensor([2, 0, 2, 1])
+    taken = prefix.take(rows, start=start)
+    for _ in range(2):
+        logits = model.run(batch.take(rows), start=start, resid=resid[rows][:, batch.column :], prefix=taken)
+        torch.testing.assert_close(logits, full[rows], **CLOSE)
+
+
+@torch.no_grad()
+def test_taps_of_prefixes_may_depend_on_the_column(tiny):
+    model, batch = tiny("gpt2"), pad(rows_of(6))
+    moved = torch.randn(1, 6, families.WIDTH, generator=torch.Generator().manual_seed(0))
+
+    def taps(column):
+        return [Tap(EMBED, lambda embedded: embedded + moved[:, column : column + embedded.shape[1]])]
+
+    full = model.run(batch, taps=taps(0))
+    for prefix in model.run_prefixes(batch, [1, 2, 5], taps=taps):
+        rest = model.run(batch, prefix=prefix, taps=taps(prefix.length))
+        torch.testing.assert_close(rest, full[:, prefix.length :], **CLOSE)

@@ -1,7 +1,7 @@
 """`Model`: a causal language model of transformers that one can look inside. Nothing of the original is hidden."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,7 +80,9 @@ class Model:
             self.net, self.anatomy, batch.to(self.device), start=start, resid=resid, prefix=prefix, at=at, taps=taps
         )
 
-    def run_prefixes(self, batch: Batch, lengths: Sequence[int], *, taps: Iterable[Tap] = ()) -> Iterator[Prefix]:
+    def run_prefixes(
+        self, batch: Batch, lengths: Sequence[int], *, taps: Iterable[Tap] | Callable[[int], Iterable[Tap]] = ()
+    ) -> Iterator[Prefix]:
         """Cached prefixes of increasing lengths: see `palimpsest.model.partial.run_prefixes`."""
         return partial.run_prefixes(self.net, self.anatomy, batch.to(self.device), lengths, taps=taps)
 

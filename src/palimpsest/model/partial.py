@@ -15,7 +15,7 @@ Three savings, each exact and each usable with the others:
 import copy
 import functools
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from palimpsest.errors import AnatomyError, SettingError
 from palimpsest.model.anatomy import Anatomy
@@ -39,19 +40,28 @@ class Prefix:
     cache: Any
     length: int
 
-    def repeat(self, times: int) -> "Prefix":
-        """Each row `times` times in a row, for running many continuations of one prefix together."""
-        cache = copy.deepcopy(self.cache)
+    def take(self, rows: Int[Tensor, "kept"], *, start: int = 0) -> "Prefix":
+        """Some of the rows, each as often as it is named; for runs that start at layer `start` or above it."""
+        cache = _copied(self.cache)
         if cache is not None:
-            cache.batch_repeat_interleave(times)
+            # the layers below `start` do not run, so what is cached of them is only asked for its length
+            for layer in cache.layers[start:] if _grows(self.cache) else [cache]:
+                layer.batch_select_indices(rows)
         return Prefix(cache, self.length)
 
-    def take(self, rows: Int[Tensor, "kept"]) -> "Prefix":
-        """Some of the rows."""
-        cache = copy.deepcopy(self.cache)
-        if cache is not None:
-            cache.batch_select_indices(rows)
-        return Prefix(cache, self.length)
+
+def _grows(cache: Any) -> bool:
+    """Whether every layer of a cache gets new tensors when it grows, and never writes into the ones it has."""
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in getattr(cache, "layers", [None]))
+
+
+def _copied(cache: Any) -> Any:
+    """A cache that can be continued without changing the original: it shares the tensors where that is safe."""
+    if cache is None or not _grows(cache):
+        return copy.deepcopy(cache)
+    shared = copy.copy(cache)
+    shared.layers = [copy.copy(layer) for layer in cache.layers]
+    return shared
 
 
 def run(
@@ -127,16 +137,22 @@ def run_prefix(
 
 
 def run_prefixes(
-    net: PreTrainedModel, anatomy: Anatomy, batch: Batch, lengths: Sequence[int], *, taps: Iterable[Tap] = ()
+    net: PreTrainedModel,
+    anatomy: Anatomy,
+    batch: Batch,
+    lengths: Sequence[int],
+    *,
+    taps: Iterable[Tap] | Callable[[int], Iterable[Tap]] = (),
 ) -> Iterator[Prefix]:
     """Prefixes of several increasing lengths in one sweep: each continues from the one before.
 
-    Taps must not depend on the column: they see only the columns that are new.
+    Taps see only the columns that are new; where they depend on the column, `taps` is a function of the first new one.
     """
     so_far = Prefix(None, 0)
     for length in lengths:
         if length > so_far.length:
-            so_far = _extend(net, anatomy, batch, so_far, length, taps)
+            here = taps(so_far.length) if callable(taps) else taps
+            so_far = _extend(net, anatomy, batch, so_far, length, here)
         yield so_far
 
 
@@ -160,7 +176,7 @@ def _inputs(net: PreTrainedModel, batch: Batch, prefix: Prefix, end: int) -> dic
     if "position_ids" in inspect.signature(net.forward).parameters:
         inputs["position_ids"] = batch.positions[:, prefix.length : end]
     if prefix.cache is not None:
-        inputs |= {"past_key_values": copy.deepcopy(prefix.cache), "use_cache": True}
+        inputs |= {"past_key_values": _copied(prefix.cache), "use_cache": True}
     # transformers 4 collects these by patching every layer, and leaves the patches in place when a run ends early
     return inputs | {
         name: False for name in ("output_hidden_states", "output_attentions") if getattr(net.config, name, False)
