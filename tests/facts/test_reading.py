@@ -142,7 +142,7 @@ def test_a_schema_that_is_not_known_is_told_by_its_fields(tmp_path: Path) -> Non
     with pytest.raises(RecordError) as raised:
         read_facts(file)
     assert "the fields of the record on line 1 are answer, question;" in str(raised.value)
-    assert "the schemas known are counterfact, counterfact_flat, known_1000, jsonl." in str(raised.value)
+    assert "the schemas known are counterfact, counterfact_flat, known_1000, blimp, jsonl." in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,6 @@ def test_a_schema_that_is_not_known_is_told_by_its_fields(tmp_path: Path) -> Non
         ({"subject": "x", "prompt": "x is", "target_new": "y", "locality": {}}, "KnowEdit"),
         ({"example_type": "popular", "edit": {"prompt": "x is"}, "Relation_Specificity": []}, "RippleEdits"),
         ({"sub_label": "x", "obj_label": "y", "uuid": "z"}, "ParaRel"),
-        ({"sentence_good": "x", "sentence_bad": "y"}, "BLiMP"),
     ],
 )
 def test_benchmarks_that_are_recognised_and_not_supported(
@@ -176,13 +175,13 @@ def test_a_schema_can_be_named(path: Path) -> None:
 
 def test_schemas_have_names_of_their_own() -> None:
     names = [schema.name for schema in reading.SCHEMAS]
-    assert names == ["counterfact", "counterfact_flat", "known_1000", "jsonl"]
+    assert names == ["counterfact", "counterfact_flat", "known_1000", "blimp", "jsonl"]
 
 
 def test_a_missing_file_is_told_its_nearest_names(path: Path) -> None:
     with pytest.raises(RecordError, match=r"There is no file .*fact\.jsonl\. Did you mean 'facts\.jsonl'\?"):
         read_facts(path.with_name("fact.jsonl"))
-    with pytest.raises(RecordError, match=r"There is no file .* Choose one of: facts\.jsonl, shipped\."):
+    with pytest.raises(RecordError, match=r"There is no file .* Choose one of: facts\.jsonl, shipped, reasoning\."):
         read_facts(path.with_name("zzz"))
     with pytest.raises(RecordError, match="no folder .*nowhere either"):
         read_facts(path.parent / "nowhere" / "facts.jsonl")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from palimpsest.errors import RecordError
-from palimpsest.facts import Fact, FactFile, Probe, read_facts
+from palimpsest.errors import FactError, RecordError
+from palimpsest.facts import Fact, FactFile, Probe, other_number, read_facts
 
 NESTED: dict[str, Any] = {
     "case_id": 1234,
@@ -45,6 +45,28 @@ KNOWN: dict[str, Any] = {
     "prediction": " a mixture of English and Marshallese.<|endoftext|>",
     "prompt": "In Marshall Islands, the language spoken is a mixture of",
     "relation_id": "P37",
+}
+PAIR: dict[str, Any] = {
+    "sentence_good": "That guard knows that he moved those heavy book shelves.",
+    "sentence_bad": "That guard knows that he moved those heavy book shelf.",
+    "one_prefix_prefix": "That guard knows that he moved those heavy",
+    "one_prefix_word_good": "book shelves",
+    "one_prefix_word_bad": "book shelf",
+    "UID": "determiner_noun_agreement_with_adjective_1",
+    "one_prefix_method": True,
+    "two_prefix_method": False,
+    "pairID": "12",
+}
+OTHER_PAIR: dict[str, Any] = {
+    "sentence_good": "The guard moved this shelf.",
+    "sentence_bad": "The guard moved these shelf.",
+    "two_prefix_prefix_good": "The guard moved this",
+    "two_prefix_prefix_bad": "The guard moved these",
+    "two_prefix_word": "shelf",
+    "UID": "determiner_noun_agreement_2",
+    "one_prefix_method": False,
+    "two_prefix_method": True,
+    "pairID": "3",
 }
 OWN: dict[str, Any] = {"subject": "Eiffel Tower", "prompt": "The {} is in", "target_true": "Paris", "id": "tower"}
 
@@ -153,6 +175,50 @@ def test_known_1000_uses_the_prompt_and_not_the_template(read: Read) -> None:
     assert "<|endoftext|>" not in str(facts[0])
 
 
+def test_blimp(read: Read) -> None:
+    facts = read(PAIR)
+    assert facts.schema == "blimp"
+    assert facts[0] == Fact(
+        subject="those",
+        prompt="That guard knows that he moved {} heavy book",
+        target_true="shelves",
+        target_new="shelf",
+        id="blimp/determiner_noun_agreement_with_adjective_1/12",
+        relation="determiner_noun_agreement_with_adjective_1",
+    )
+    assert f"{facts[0].text} {facts[0].target_true}." == PAIR["sentence_good"]
+
+
+def test_blimp_without_words_that_are_shared_and_without_a_number(read: Read) -> None:
+    words = {"one_prefix_word_good": "geese", "one_prefix_word_bad": "goose", "pairID": None}
+    (fact,) = read(PAIR | words | {"one_prefix_prefix": "Thistles hurt these "})
+    assert (fact.subject, fact.prompt) == ("these", "Thistles hurt {}")
+    assert (fact.target_true, fact.target_new) == ("geese", "goose")
+    assert fact.id == "blimp/determiner_noun_agreement_with_adjective_1/record-1"
+
+
+def test_a_blimp_pair_whose_determiners_differ_stops_no_other(read: Read) -> None:
+    facts = read(OTHER_PAIR, PAIR)
+    assert [fact.subject for fact in facts] == ["those"]
+    (problem,) = facts.problems
+    assert (problem.line, problem.field) == (1, "one_prefix_method")
+    assert "determiner_noun_agreement_2 differ in the determiner and not in the noun" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("determiner", "other"), [("this", "these"), ("these", "this"), ("that", "those"), ("Those", "That")]
+)
+def test_the_determiner_of_the_other_number(determiner: str, other: str) -> None:
+    assert other_number(determiner) == other
+    assert other_number(other) == determiner
+
+
+@pytest.mark.parametrize("word", ["the", "", "this one"])
+def test_what_is_no_determiner_has_no_other_number(word: str) -> None:
+    with pytest.raises(FactError, match=f"one of the determiners this, these, that, those, got {word!r}"):
+        other_number(word)
+
+
 def test_own_schema(read: Read) -> None:
     facts = read(OWN | {"far": ["Two and two make", {"prompt": "Ice is", "answer": "cold"}]})
     assert facts.schema == "jsonl"
@@ -194,6 +260,17 @@ def test_own_schema(read: Read) -> None:
         (KNOWN, "attribute", ..., "a fact needs the field 'attribute'"),
         (KNOWN, "attribute", " ", "empty or blank"),
         (KNOWN, "prompt", "In France, they speak", "does not occur in the prompt"),
+        (PAIR, "UID", ..., "a fact needs the field 'UID'"),
+        (PAIR, "UID", "passive_2", "only the paradigms determiner_noun_agreement* become facts, got 'passive_2'"),
+        (PAIR, "one_prefix_method", False, "no text has two answers"),
+        (PAIR, "one_prefix_prefix", ..., "a fact needs the field 'one_prefix_prefix'"),
+        (PAIR, "one_prefix_prefix", "Thistles hurt the", "none of this, these, that, those is a word of the prefix"),
+        (PAIR, "one_prefix_prefix", "Sets {} hurt this", "expected complete text, found '{}'"),
+        (PAIR, "one_prefix_word_good", ..., "a fact needs the field 'one_prefix_word_good'"),
+        (PAIR, "one_prefix_word_bad", " ", "empty or blank"),
+        (PAIR, "one_prefix_word_bad", "book shelves", "expected another last word than that of 'book shelves'"),
+        (PAIR, "one_prefix_word_bad", "book", "expected another last word than that of 'book shelves', got 'book'"),
+        (PAIR, "pairID", [1], "expected a number or a name"),
         (OWN, "prompt", ..., "a fact needs the field 'prompt'"),
         (OWN, "prompt", "{} or {}", "found 2"),
         (OWN, "subject", "", "empty or blank"),
@@ -208,7 +285,7 @@ def test_own_schema(read: Read) -> None:
 def test_a_bad_record_names_line_and_field_and_the_rest_goes_on(
     read: Read, good: dict[str, Any], field: str, value: object, said: str
 ) -> None:
-    number = {"case_id", "known_id", "id"} & set(good)
+    number = {"case_id", "known_id", "pairID", "id"} & set(good)
     renamed = [good | dict.fromkeys(number, f"copy {copied}") for copied in range(2)]
     facts = read(renamed[0], changed(good, field, value), renamed[1])
     assert len(facts) == 2
@@ -269,6 +346,7 @@ def test_literal_braces_in_other_texts_stay(read: Read) -> None:
 def test_a_missing_field_in_the_first_record_does_not_hide_the_schema(read: Read) -> None:
     assert read(changed(FLAT, "prompt", ...), FLAT).schema == "counterfact_flat"
     assert read(changed(KNOWN, "known_id", ...), KNOWN).schema == "known_1000"
+    assert read(changed(PAIR, "sentence_good", ...), PAIR).schema == "blimp"
     assert read(changed(OWN, "subject", ...), OWN).schema == "jsonl"
     assert read({"case_id": 3}, NESTED).schema == "counterfact"
 
@@ -306,6 +384,32 @@ def test_the_oddities_of_the_real_files_are_kept(records: Path) -> None:
     assert not any("<|endoftext|>" in str(fact) for fact in known)
 
 
+@pytest.mark.parametrize("paradigm", ["1", "irregular_1", "with_adj_irregular_1", "with_adjective_1"])
+def test_every_real_pair_whose_nouns_differ_becomes_a_fact(records: Path, paradigm: str) -> None:
+    path = records / "blimp" / f"determiner_noun_agreement_{paradigm}.jsonl"
+    facts = read_facts(path)
+    assert (facts.schema, len(facts), facts.problems) == ("blimp", 200, ())
+    assert len({fact.text for fact in facts}) == 200
+    for fact, line in zip(facts, path.read_text(encoding="utf-8").splitlines(), strict=True):
+        record = json.loads(line)
+        assert fact.id == f"blimp/determiner_noun_agreement_{paradigm}/{record['pairID']}"
+        assert f"{fact.text} {fact.target_true}." == record["sentence_good"]
+        assert f"{fact.text} {fact.target_new}." == record["sentence_bad"]
+        assert other_number(other_number(fact.subject)) == fact.subject
+
+
+@pytest.mark.parametrize("paradigm", ["2", "irregular_2", "with_adj_2", "with_adj_irregular_2"])
+def test_no_real_pair_whose_determiners_differ_becomes_one(records: Path, paradigm: str) -> None:
+    with pytest.raises(RecordError, match="the first of 200 problems is: .* field 'one_prefix_method': .* no text has"):
+        read_facts(records / "blimp" / f"determiner_noun_agreement_{paradigm}.jsonl")
+
+
+@pytest.mark.parametrize("paradigm", ["passive_2", "principle_A_domain_2", "npi_present_2"])
+def test_real_pairs_of_other_phenomena_are_refused(records: Path, paradigm: str) -> None:
+    with pytest.raises(RecordError, match=f"field 'UID': .* become facts, got '{paradigm}'"):
+        read_facts(records / "blimp" / f"{paradigm}.jsonl")
+
+
 @pytest.mark.parametrize(
     ("name", "benchmark"),
     [
@@ -315,7 +419,6 @@ def test_the_oddities_of_the_real_files_are_kept(records: Path) -> None:
         ("knowedit/wiki_counterfact_test.json", "KnowEdit"),
         ("mquake/MQuAKE-CF.json", "MQuAKE"),
         ("pararel/facts/P17.jsonl", "ParaRel"),
-        ("blimp/passive_2.jsonl", "BLiMP"),
     ],
 )
 def test_real_files_of_other_benchmarks_are_refused_by_name(records: Path, name: str, benchmark: str) -> None:

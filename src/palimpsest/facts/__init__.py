@@ -3,10 +3,21 @@
 `Fact` and `Probe` say what a fact is, `read_facts` reads any supported file of them and `write_facts` writes one.
 """
 
+from palimpsest.facts.blimp import other_number
 from palimpsest.facts.fact import STRATA, Fact, Probe
 from palimpsest.facts.jsonl import write_facts
 from palimpsest.facts.reading import FactFile, read_facts
 from palimpsest.facts.records import Problem
 from palimpsest.facts.text import shipped_text
 
-__all__ = ["STRATA", "Fact", "FactFile", "Probe", "Problem", "read_facts", "shipped_text", "write_facts"]
+__all__ = [
+    "STRATA",
+    "Fact",
+    "FactFile",
+    "Probe",
+    "Problem",
+    "other_number",
+    "read_facts",
+    "shipped_text",
+    "write_facts",
+]

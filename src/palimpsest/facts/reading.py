@@ -23,16 +23,22 @@ from pathlib import Path
 from typing import Any, overload
 
 from palimpsest.errors import FactError, RecordError, SettingError, did_you_mean
-from palimpsest.facts import counterfact, counterfact_flat, jsonl, known_1000
+from palimpsest.facts import blimp, counterfact, counterfact_flat, jsonl, known_1000
 from palimpsest.facts.fact import Fact
 from palimpsest.facts.records import STANDARD_INPUT, Problem, Record, decode, read_bytes, read_records
 from palimpsest.facts.schema import FieldError, Schema
 
 # In the order in which they are tried; our own comes last because its fields have the plainest names.
-SCHEMAS: tuple[Schema, ...] = (counterfact.SCHEMA, counterfact_flat.SCHEMA, known_1000.SCHEMA, jsonl.SCHEMA)
+SCHEMAS: tuple[Schema, ...] = (
+    counterfact.SCHEMA,
+    counterfact_flat.SCHEMA,
+    known_1000.SCHEMA,
+    blimp.SCHEMA,
+    jsonl.SCHEMA,
+)
 
 # Sets of facts that come with the package, and the file of each in `facts/data/`.
-SHIPPED: Mapping[str, str] = {"shipped": "shipped.jsonl"}
+SHIPPED: Mapping[str, str] = {"shipped": "shipped.jsonl", "reasoning": "reasoning.jsonl"}
 
 # Well-known sets that are recognised in order to be refused by name: any one of the groups of fields gives them away.
 _RECOGNISED: Mapping[str, tuple[frozenset[str], ...]] = {
@@ -41,7 +47,6 @@ _RECOGNISED: Mapping[str, tuple[frozenset[str], ...]] = {
     "KnowEdit": (frozenset({"prompt", "portability"}), frozenset({"prompt", "target_new", "locality"})),
     "RippleEdits": (frozenset({"example_type", "edit"}), frozenset({"edit", "Relation_Specificity"})),
     "ParaRel": (frozenset({"sub_label", "obj_label"}), frozenset({"pattern", "lemma"})),
-    "BLiMP": (frozenset({"sentence_good", "sentence_bad"}),),
 }
 
 _LOOKED_AT = 20  # records from which the schema is found
@@ -84,10 +89,10 @@ def read_facts(source: str | os.PathLike[str], *, schema: str | None = None, lim
     """Read the facts of a file.
 
     Args:
-        source: a path, "-" for standard input, or the name of a set that comes with the package ("shipped"; a file of
-            that name in the current folder is written "./shipped").
-        schema: "counterfact", "counterfact_flat", "known_1000" or "jsonl"; found from the fields of the first records
-            when None.
+        source: a path, "-" for standard input, or the name of a set that comes with the package ("shipped" or "reasoning";
+            a file of that name in the current folder is written "./shipped").
+        schema: "counterfact", "counterfact_flat", "known_1000", "blimp" or "jsonl"; found from the fields of the first
+            records when None.
         limit: stop after this many facts.
 
     Raises:

@@ -1,7 +1,7 @@
 """What a schema is, and how one takes a field out of a record.
 
 A schema is the set of names one benchmark gives to the parts of a fact. Each lives in a file of its own (`counterfact`,
-`counterfact_flat`, `known_1000`, `jsonl`) as a tiny object with a `name` and two methods. A new one is written by
+`counterfact_flat`, `known_1000`, `blimp`, `jsonl`) as a tiny object with a `name` and two methods. A new one is written by
 copying the smallest (`known_1000`) and adding it to the tuple `SCHEMAS` in `reading`.
 
 The functions below take one field each and check it. What they refuse, they refuse by the name the field has in the
