@@ -9,7 +9,8 @@ PalimpsestError
 │   ├── AnatomyError      a site was not found, or does not mean what its name says
 │   └── WeightError       weights are missing, not finite, or not the ones an edit was made for
 ├── EditError             an edit cannot be computed, applied, undone, saved or loaded
-└── OutputError           a result cannot be written
+├── OutputError           a result cannot be written
+└── ContractError         a method or an instrument breaks a clause of its contract
 
 Each message is one sentence a person can act on: what happened, what was expected, what was found, what to do.
 """
@@ -58,6 +59,10 @@ class EditError(PalimpsestError):
 
 class OutputError(PalimpsestError, OSError):
     """A result cannot be written."""
+
+
+class ContractError(PalimpsestError, AssertionError):
+    """A method or an instrument breaks a clause of its contract."""
 
 
 def did_you_mean(word: object, options: Iterable[object]) -> str:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from palimpsest.cli.main import COMMANDS
 
 
@@ -114,8 +116,29 @@ def test_trace_writes_a_run(palimpsest, tiny_folder, facts_file, tmp_path) -> No
     code, out, err = palimpsest("trace", tiny_folder, facts_file, "--samples", 2, "--out", out_folder)
     assert code == 0, err
     records = [json.loads(line) for line in (out_folder / "samples.jsonl").read_text().splitlines()]
-    assert [record["id"] for record in records] == ["a", "b"]
+    assert [record["id"] for record in records] == ["state/a", "state/b"]
     assert len(records[0]["effect"]) == len(records[0]["tokens"])
+
+
+def test_trace_of_three_kinds_resumes_and_plots(palimpsest, tiny_folder, facts_file, tmp_path) -> None:
+    pytest.importorskip("matplotlib")
+    command = ["trace", tiny_folder, facts_file, "--samples", 2, "--kind", "state", "--kind", "mlp", "--kind", "attn"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    code, out, err = palimpsest(*command, "--plot", "--out", whole)
+    assert code == 0, err
+    assert [line.split()[1] for line in out.splitlines()[1:7]] == ["state"] * 2 + ["mlp"] * 2 + ["attn"] * 2
+    assert "are not known to the model" in out
+    assert "no figure" in err  # a random model knows nothing, so there is nothing to average
+    assert palimpsest(*command, "--out", cut)[0] == 0
+    lines = (cut / "samples.jsonl").read_text().splitlines(keepends=True)
+    (cut / "samples.jsonl").write_text("".join(lines[:3]))
+    (cut / "results.json").unlink()
+    assert palimpsest(*command, "--out", cut)[0] == 0
+    for name in ("samples.jsonl", "results.json"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    one = tmp_path / "one"
+    assert palimpsest(*command, "--plot", "--limit", 1, "--out", one)[0] == 0
+    assert (one / "maps.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_moments(palimpsest, tiny_folder, text_file, tmp_path) -> None:

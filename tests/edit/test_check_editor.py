@@ -7,7 +7,8 @@ import torch
 from small_editors import BAD, GOOD, rome
 
 from oracles.small import EIFFEL, JAPAN, model_of
-from palimpsest.edit import ContractError, Edit, check_editor
+from palimpsest.edit import Edit, check_editor
+from palimpsest.errors import ContractError
 
 
 @pytest.mark.parametrize("make", GOOD.values(), ids=GOOD)

@@ -112,7 +112,7 @@ def test_the_last_state_of_all_is_the_clean_answer(found: Trace) -> None:
 
 
 def test_states_after_which_nothing_reaches_the_answer_have_no_effect(found: Trace) -> None:
-    np.testing.assert_allclose(found.effect[:-1, -1], 0, atol=1e-7)
+    np.testing.assert_allclose(found.effect[:-1, -1], 0, atol=1e-6)  # batches of unequal size round differently
 
 
 def test_total_effect_and_effect_are_differences_of_means(found: Trace) -> None:
@@ -249,8 +249,8 @@ def test_a_trace_plots(found: Trace) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"kind": "sate"}, "kind 'state', got 'sate'"),
-        ({"samples": 0}, "at least one noise sample, got 0"),
+        ({"kind": "sate"}, "Did you mean 'state'"),
+        ({"samples": 0}, "at least one sample, got 0"),
         ({"preset": "rome"}, "rome-2022"),
         ({"noise_level": -1.0}, "noise_level"),
         ({"noise_level": float("nan")}, "noise_level"),

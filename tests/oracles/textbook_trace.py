@@ -1,13 +1,16 @@
-"""Causal tracing of states as one writes it down first: a full forward of all noisy rows for every (token, layer).
+"""Causal tracing and lesions as one writes them down first: a full forward of all rows for every (token, layer).
 
-No caching, no skipping: hooks on the embedding add the noise, a hook on one layer puts one clean state back.
+No caching, no skipping, no sharing of batches: a hook on the embedding corrupts, hooks on the layers' modules put values in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+Corrupt = Callable[[Tensor], Tensor]
 
 
 def find_token_range(tokenizer, ids: Sequence[int], substring: str) -> tuple[int, int]:
@@ -20,6 +23,59 @@ def find_token_range(tokenizer, ids: Sequence[int], substring: str) -> tuple[int
     return first, end
 
 
+def published_window(layer: int, window: int, n_layers: int) -> range:
+    """The layers of a window, as the published code writes them."""
+    return range(max(0, layer - window // 2), min(n_layers, layer - (-window // 2)))
+
+
+@torch.no_grad()
+def patch_every_cell(
+    net: nn.Module,
+    parts: dict[str, Sequence[nn.Module]],
+    base: tuple[Sequence[Sequence[int]], Corrupt | None],
+    donor: tuple[Sequence[Sequence[int]], Corrupt | None],
+    tokens: Sequence[int],
+    *,
+    kind: str = "state",
+    window: int = 1,
+    severed: str | None = None,
+    cells: Sequence[tuple[int, int]] | None = None,
+    donor_values: Callable[[dict[int, Tensor]], dict[int, Tensor]] = lambda values: values,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(base, donor, patched) log-probabilities of `tokens` after the last token.
+
+    Args:
+        net: the network.
+        parts: its modules by kind, one a layer: "state" (the decoder layers), "mlp", "attn".
+        base, donor: rows of ids and what is done to their embeddings.
+        tokens: whose log-probabilities are wanted.
+        kind, window, severed: as in `palimpsest.locate.patching`.
+        cells: which (t, l); all when None, and those left out are nan.
+        donor_values: changes the donor's recorded values, for means and zeros.
+
+    Returns:
+        Arrays of shape (rows, tokens scored), (donor rows, tokens scored), (tokens, layers, rows, tokens scored).
+    """
+    n_layers, length = len(parts[kind]), len(base[0][0])
+    donor_log_p, values = _run_keeping(net, parts[kind], donor, tokens)
+    values = donor_values(values)
+    base_log_p, _ = _run_keeping(net, parts[kind], base, tokens)
+    held: dict[int, Tensor] = {}
+    if severed:
+        _, held = _run_keeping(net, parts[severed], base, tokens)
+    patched = np.full((length, n_layers, *base_log_p.shape), np.nan)
+    for t, l in cells if cells is not None else np.ndindex(length, n_layers):
+        layers = [l] if kind == "state" else list(published_window(l, window, n_layers))
+        with ExitStack() as stack:
+            for at in held:  # of every layer, as published: below the patch that changes nothing
+                if severed != kind or at not in layers:
+                    stack.enter_context(_hooked(parts[str(severed)][at], _put(held[at][:, t], t)))
+            for at in layers:
+                stack.enter_context(_hooked(parts[kind][at], _put(values[at][:, t], t)))
+            patched[t, l] = _run(net, base, tokens)
+    return base_log_p, donor_log_p, patched
+
+
 @torch.no_grad()
 def trace_states(
     net: nn.Module,
@@ -30,65 +86,64 @@ def trace_states(
     token: int,
     cells: Sequence[tuple[int, int]] | None = None,
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """(p, p* per sample, p*(t, l) per sample with nan where `cells` leaves it out).
-
-    Args:
-        net, layers: the network and its decoder layers.
-        ids: of the prompt.
-        subject: [first, end) of its tokens.
-        noise: what is added to the subject's embeddings, of shape (samples, tokens of the subject, width).
-        token: whose probability is the score.
-        cells: which (t, l) to restore; all when None.
-    """
-    samples = len(noise)
-    one = torch.tensor([list(ids)])
-    clean_states: dict[int, Tensor] = {}
-    handles = [layer.register_forward_hook(_keep(clean_states, l)) for l, layer in enumerate(layers)]
-    clean = float(_last(net, one, token)[0])
-    for handle in handles:
-        handle.remove()
-    rows = one.repeat(samples, 1)
-    corrupt = net.get_input_embeddings().register_forward_hook(_add_noise(noise, subject))
-    try:
-        corrupted = _last(net, rows, token)
-        restored = np.full((len(ids), len(layers), samples), np.nan)
-        for t, l in cells if cells is not None else np.ndindex(len(ids), len(layers)):
-            handle = layers[l].register_forward_hook(_put_back(clean_states[l], t))
-            restored[t, l] = _last(net, rows, token)
-            handle.remove()
-    finally:
-        corrupt.remove()
-    return clean, corrupted, restored
+    """(p, p* per sample, p*(t, l) per sample with nan where `cells` leaves it out), noise on the subject's embeddings."""
+    clean = ([list(ids)], None)
+    noisy = ([list(ids)] * len(noise), add_noise(noise, range(*subject)))
+    base, donor, patched = patch_every_cell(net, {"state": layers}, noisy, clean, [token], cells=cells)
+    return float(np.exp(donor[0, 0])), np.exp(base[:, 0]), np.exp(patched[..., 0])
 
 
-def _last(net: nn.Module, ids: Tensor, token: int) -> np.ndarray:
-    return torch.softmax(net(input_ids=ids, use_cache=False).logits[:, -1], dim=-1)[:, token].double().numpy()
+def add_noise(noise: np.ndarray, positions: Sequence[int]) -> Corrupt:
+    """Adds noise of shape (rows, positions, width) to the embeddings."""
+
+    def corrupt(embedded: Tensor) -> Tensor:
+        embedded = embedded.clone()
+        embedded[:, list(positions)] += torch.from_numpy(noise).to(embedded.dtype)
+        return embedded
+
+    return corrupt
 
 
-def _hidden(output) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output
+def _run_keeping(net, modules, rows, tokens) -> tuple[np.ndarray, dict[int, Tensor]]:
+    kept: dict[int, Tensor] = {}
+    with ExitStack() as stack:
+        for l, module in enumerate(modules):
+            stack.enter_context(_hooked(module, lambda hidden, l=l: kept.update({l: hidden.clone()})))
+        log_p = _run(net, rows, tokens)
+    return log_p, kept
 
 
-def _keep(states: dict[int, Tensor], l: int):
-    def hook(module, inputs, output):
-        states[l] = _hidden(output)[0].clone()
-
-    return hook
-
-
-def _put_back(state: Tensor, t: int):
-    def hook(module, inputs, output):
-        hidden = _hidden(output).clone()
-        hidden[:, t] = state[t]
-        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
-
-    return hook
+def _run(net: nn.Module, rows, tokens: Sequence[int]) -> np.ndarray:
+    ids, corrupt = rows
+    with ExitStack() as stack:
+        if corrupt is not None:
+            stack.enter_context(_hooked(net.get_input_embeddings(), corrupt))
+        logits = net(input_ids=torch.tensor([list(row) for row in ids]), use_cache=False).logits[:, -1]
+    return logits.log_softmax(dim=-1)[:, list(tokens)].double().numpy()
 
 
-def _add_noise(noise: np.ndarray, subject: tuple[int, int]):
-    def hook(module, inputs, output):
-        output = output.clone()
-        output[:, subject[0] : subject[1]] += torch.from_numpy(noise).to(output.dtype)
-        return output
+def _hooked(module: nn.Module, change: Callable[[Tensor], Tensor | None]):
+    """A context in which `change` sees, and may replace, what the module gives."""
 
-    return hook
+    def hook(_, inputs, output):
+        hidden = output[0] if isinstance(output, tuple) else output
+        flat = hidden.dim() == 2
+        changed = change(hidden)
+        if changed is None:
+            return None
+        assert not flat, "a module that flattens rows and tokens needs an oracle of its own"
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    handle = module.register_forward_hook(hook)
+    stack = ExitStack()
+    stack.callback(handle.remove)
+    return stack
+
+
+def _put(value: Tensor, t: int) -> Callable[[Tensor], Tensor]:
+    def put(hidden: Tensor) -> Tensor:
+        hidden = hidden.clone()
+        hidden[:, t] = value
+        return hidden
+
+    return put

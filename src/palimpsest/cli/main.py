@@ -23,8 +23,9 @@ COMMANDS = {
     "evaluate": "measure facts before and after editing",
     "known": "which facts a model knows",
     "moments": "second moments of the keys of some layers",
+    "neurons": "knowledge neurons: which MLP neurons an answer is attributed to, and what cutting them does",
     "show": "what an edit file holds",
-    "trace": "causal tracing: which states bring an answer back",
+    "trace": "causal tracing: which states or module outputs bring an answer back",
 }
 
 

@@ -1,7 +1,5 @@
 """`palimpsest trace MODEL [FACTS] --out DIR`."""
 
-import hashlib
-import json
 from pathlib import Path
 
 import click
@@ -11,6 +9,7 @@ from palimpsest.cli.common import (
     facts_argument,
     given,
     json_option,
+    layers_option,
     limit_option,
     model_argument,
     preset_option,
@@ -30,10 +29,27 @@ from palimpsest.cli.common import (
 @limit_option
 @preset_option
 @seed_option
-@click.option("--samples", type=click.IntRange(min=1), help="Noise samples (10).")
+@layers_option
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(["state", "mlp", "attn"]),
+    help="What is restored (state); may be given several times.",
+)
+@click.option("--window", type=int, help="Layers of MLP or attention outputs restored together (10).")
+@click.option(
+    "--severed", type=click.Choice(["mlp", "attn"]), help="Hold later outputs at the token at corrupted values."
+)
+@click.option("--corruption", help="noise (the default), swap, mean or relation.")
+@click.option("--score", help="probability (the default), log-probability or logit-difference.")
+@click.option("--donor", help="clean (the default), or shuffled-subject: the control.")
+@click.option("--samples", type=click.IntRange(min=1), help="Noise samples, or subjects swapped in.")
 @click.option(
     "--noise-level", type=float, help="Standard deviation of the noise; 3 times the spread of the embeddings."
 )
+@click.option("--batch-tokens", type=click.IntRange(min=1), help="Largest number of tokens run at once (memory).")
+@click.option("--plot", is_flag=True, help="Write figures beside the numbers (needs matplotlib).")
 @json_option
 def command(
     model: str,
@@ -42,49 +58,97 @@ def command(
     limit: int | None,
     preset: str | None,
     seed: int | None,
+    layers: tuple[int, ...] | None,
+    kinds: tuple[str, ...],
+    window: int | None,
+    severed: str | None,
+    corruption: str | None,
+    score: str | None,
+    donor: str | None,
     samples: int | None,
     noise_level: float | None,
+    batch_tokens: int | None,
+    plot: bool,
     as_json: bool,
 ) -> None:
-    """Trace each of FACTS on MODEL: which states, put back, bring the answer back. Resumes an interrupted run."""
+    """Trace each of FACTS on MODEL: what, put back, brings the answer back. Resumes an interrupted run."""
+    file = read(facts, limit)
     import numpy as np
 
-    file = read(facts, limit)
-    from palimpsest.locate import trace
+    from palimpsest.locate import trace_facts
     from palimpsest.model import load
-    from palimpsest.runs import Plan, Run, check_writable
+    from palimpsest.runs import check_writable
 
     check_writable(Path(out))
-    settings = given(preset=preset, seed=seed, samples=samples, noise_level=noise_level)
-    by_id = {fact.id: fact for fact in file.facts}
-    rows, failed = [], 0
-    loaded, bar = load(model), progress_bar()
-    content = hashlib.sha256(json.dumps([fact.to_json() for fact in file.facts], sort_keys=True).encode()).hexdigest()
-    plan = {"model": model, "weights": loaded.fingerprint(), "facts": content, "trace": settings}
-    with Run(Path(out), Plan(list(by_id), plan)) as run:
-
-        def one(name: str | int) -> dict[str, object]:
-            spread_of = file.facts if len(by_id) > 1 else None
-            inner = bar if len(by_id) == 1 else None
-            return trace(loaded, by_id[str(name)], spread_of=spread_of, progress=inner, **settings).to_json()
-
-        for record in run.map(one, bar if len(by_id) > 1 else None):
-            if "error" in record:
-                failed += 1
-                click.echo(f"palimpsest: {record['id']}: {record['error']}", err=True)
-                continue
+    settings = given(
+        preset=preset,
+        seed=seed,
+        layers=layers,
+        window=window,
+        severed=severed,
+        corruption=corruption,
+        score=score,
+        donor=donor,
+        samples=samples,
+        noise_level=noise_level,
+        batch_tokens=batch_tokens,
+    )
+    found = trace_facts(
+        load(model), file.facts, kinds=kinds or ("state",), out=out, progress=progress_bar(), **settings
+    )
+    for item, reason in found.failed.items():
+        click.echo(f"palimpsest: {item}: {reason}", err=True)
+    rows = []
+    for kind in found.records:
+        for record in found.maps(kind):
             effect = np.array(record["effect"])
-            token, layer = np.unravel_index(effect.argmax(), effect.shape)
+            token, column = np.unravel_index(int(effect.argmax()), effect.shape)
             rows.append(
                 {
-                    "fact": record["id"],
+                    "fact": record["fact"]["id"],
+                    "kind": kind,
+                    "known": record["known"],
                     "clean": record["clean"],
                     "corrupted": record["corrupted"],
                     "largest effect": float(effect.max()),
                     "at token": record["tokens"][token].strip(),
-                    "layer": int(layer),
+                    "layer": record["layers"][column],
                 }
             )
-        run.finish({"n": len(rows), "facts": rows})
-    show(as_json, rows, lambda: table(rows) + f"\n\nEverything is in {out}.")
-    exit_code(file, failed)
+    if plot:
+        _plot(Path(out), found)
+    show(as_json, rows, lambda: table(rows) + f"\n\n{_remarks(found)}Everything is in {out}.")
+    exit_code(file, len(found.failed))
+
+
+def _plot(out: Path, found: object) -> None:
+    """One figure of the maps of a single fact, or of the averages over several."""
+    from palimpsest.errors import InputError
+    from palimpsest.locate import Survey
+    from palimpsest.locate.plot import plot_maps, plot_profiles, plot_role_maps
+
+    assert isinstance(found, Survey)
+    maps = [record for label in found.records for record in found.maps(label)]
+    if len({record["fact"]["id"] for record in maps}) == 1:
+        plot_maps(maps).savefig(out / "maps.png", dpi=150)
+        return
+    try:
+        profiles = [found.average(label) for label in found.records]
+    except InputError as error:
+        click.echo(f"palimpsest: no figure: {error}", err=True)
+        return
+    plot_role_maps(profiles).savefig(out / "averages.png", dpi=150)
+    plot_profiles(profiles).savefig(out / "profiles.png", dpi=150)
+
+
+def _remarks(found: object) -> str:
+    """What must be said beside the table."""
+    from palimpsest.locate import Survey
+
+    assert isinstance(found, Survey)
+    lines = []
+    if found.unknown:
+        lines.append(f"{len(found.unknown)} facts are not known to the model (column known); averages leave them out.")
+    for item, reason in list(found.withheld.items())[:5]:
+        lines.append(f"{item}: effects are not divided by the total effect, because {reason}.")
+    return "".join(f"{line}\n" for line in lines)

@@ -26,15 +26,12 @@ from torch import Tensor
 
 from palimpsest.edit.artefact import Edit
 from palimpsest.edit.payload import Hook, LowRank, Payload
-from palimpsest.errors import EditError, PalimpsestError, WeightError
+from palimpsest.errors import ContractError, EditError, PalimpsestError, WeightError
 from palimpsest.facts import Fact
 from palimpsest.model import Model, pad
+from palimpsest.model.unchanged import hooks_of, same_weights, weights_of
 
 MakeEdit = Callable[[Model, Sequence[Fact]], Edit]
-
-
-class ContractError(PalimpsestError, AssertionError):
-    """A method breaks a clause of the contract."""
 
 
 class _Deliberate(Exception):
@@ -54,11 +51,11 @@ def check_editor(make: MakeEdit, model: Model, facts: Sequence[Fact]) -> Edit:
 
 
 def _check(make: MakeEdit, model: Model, facts: Sequence[Fact]) -> Edit:
-    before, hooks, applied, logits = _weights(model), _hooks(model), len(model.applied), _logits(model, facts)
+    before, hooks, applied, logits = weights_of(model), hooks_of(model), len(model.applied), _logits(model, facts)
     edit = make(model, facts)
     _same_weights(model, before, "1: making an edit must not change weights")
     nothing_left = (
-        _hooks(model) == hooks and len(model.applied) == applied and torch.equal(_logits(model, facts), logits)
+        hooks_of(model) == hooks and len(model.applied) == applied and torch.equal(_logits(model, facts), logits)
     )
     _require(nothing_left, "1: making an edit must not leave anything behind in the model")
     _require(bool(edit.method), "2: the edit must name its method")
@@ -71,7 +68,7 @@ def _check(make: MakeEdit, model: Model, facts: Sequence[Fact]) -> Edit:
         _require(torch.equal(_logits(model, facts), logits), "4: dose 0 must change nothing")
     with edit.applied(model):
         edited = _logits(model, facts)
-        whole = _weights(model)
+        whole = weights_of(model)
         _require(not torch.equal(edited, logits), "5: the applied edit must change the logits")
     _same_weights(model, before, "6: undo must restore every weight bit for bit")
     _require(torch.equal(_logits(model, facts), logits), "6: undo must restore the logits")
@@ -97,7 +94,7 @@ def _require(holds: bool, clause: str) -> None:
 @contextmanager
 def _left_as_found(model: Model) -> Iterator[None]:
     """Put back weights and take away edits and hooks, whatever a bad editor did inside the block."""
-    weights, applied, hooks = _weights(model), list(model.applied), _hooks(model)
+    weights, applied, hooks = weights_of(model), list(model.applied), hooks_of(model)
     try:
         yield
     finally:
@@ -113,17 +110,9 @@ def _left_as_found(model: Model) -> Iterator[None]:
                 weight.copy_(weights[path])
 
 
-def _hooks(model: Model) -> dict[str, list[int]]:
-    return {name: [*module._forward_hooks, *module._forward_pre_hooks] for name, module in model.net.named_modules()}
-
-
-def _weights(model: Model) -> dict[str, Tensor]:
-    return {path: weight.detach().clone() for path, weight in model.net.named_parameters()}
-
-
 def _same_weights(model: Model, before: dict[str, Tensor], clause: str) -> None:
-    for path, weight in model.net.named_parameters():
-        _require(torch.equal(weight, before[path]), f"{clause}, but {path} differs")
+    differs = same_weights(model, before)
+    _require(not differs, f"{clause}, but {differs} differs")
 
 
 def _logits(model: Model, facts: Sequence[Fact]) -> Tensor:
@@ -155,7 +144,7 @@ def _undone_after_error(edit: Edit, model: Model, before: dict[str, Tensor]) -> 
 
 def _check_half_dose(edit: Edit, model: Model, before: dict[str, Tensor], whole: dict[str, Tensor]) -> None:
     with edit.applied(model, dose=0.5):
-        half = _weights(model)
+        half = weights_of(model)
     for path, base in before.items():
         full_step = (whole[path].double() - base.double()) / 2
         half_step = half[path].double() - base.double()

@@ -1,129 +1,54 @@
-"""Causal tracing of states (Meng et al. 2022, section 2).
+"""Causal tracing (Meng et al. 2022, section 2).
 
-Three kinds of run of one prompt, each scored by the probability of one answer after the last token:
+Three kinds of run of one prompt, each scored by the first token of one answer after the last token:
 
-    clean                   p
-    corrupted               p*              the subject's embeddings with noise
-    corrupted, restored     p*(t, l)        and the residual stream after layer l at token t put back to its clean value
+    clean                   m1
+    corrupted               m0              the subject corrupted (`palimpsest.locate.corruption`)
+    corrupted, restored     m(t, l)         and a state, or a window of module outputs, at (t, l) put back to its clean value
 
-    total effect            TE = p - p*
-    indirect effect         IE(t, l) = p*(t, l) - p*
+    total effect            TE = m1 - m0
+    indirect effect         IE(t, l) = m(t, l) - m0
 
-IE says that the state at (t, l) suffices, in a corrupted context, to bring the answer back. It is a restoration, not a
-lesion: it does not say that the state is necessary, nor that anything is stored there.
+IE says that the site at (t, l) suffices, in a corrupted context, to bring the answer back. It is a restoration, not a
+lesion: it does not say that the site is necessary (`palimpsest.locate.lesion` does), nor that anything is stored there.
 
-Each p* is a mean over S noise samples, all restored from the same corrupted runs. Only what can differ is computed: the
-restored run starts at layer l + 1 and at token t, reading the cached corrupted keys and values of the tokens before it, and
-tokens before the subject are not restored at all, since corruption cannot have changed them (their IE is exactly 0).
+Each m is a mean over S samples of the corruption, all restored from the same corrupted runs. Tokens before the first
+corrupted one cannot have changed: their IE is exactly 0. How the grid is computed is in `palimpsest.locate.patching`.
+
+Controls: the map itself at other layers; `donor="shuffled-subject"`, which puts in the states of *another* subject of the
+relation; `corruption="relation"`; a re-initialised model (`palimpsest.locate.controls`); and the lesion on the same grid.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from scipy import stats
-from torch import Tensor
 
-from palimpsest.errors import FactError, SettingError
+from palimpsest.errors import PalimpsestError, SettingError, did_you_mean
 from palimpsest.facts import Fact, read_facts
-from palimpsest.locate.corruption import SPREADS, add_noise, embedding_spread, noise_draw
-from palimpsest.locate.precision import at_least_float32
-from palimpsest.model import Model, Prefix, Site, align
-from palimpsest.model.tokens import Batch, token_strings
+from palimpsest.locate.asked import (
+    Asked,
+    Rows,
+    ask,
+    ask_each_of,
+    checked_gate,
+    clean_log_p,
+    run_clean,
+    run_corrupted,
+    scored_tokens,
+)
+from palimpsest.locate.corruption import SPREADS, Corrupted, Corruption, embedding_spread, swapped
+from palimpsest.locate.maps import Trace, checked_score
+from palimpsest.locate.patching import BATCH_TOKENS, Patch, patch_grid
+from palimpsest.model import Model
 from palimpsest.runs import Progress
 
-
-@dataclass(frozen=True, eq=False)
-class Trace:
-    """The indirect effect of restoring each state, with its uncertainty over noise samples.
-
-    Attributes:
-        fact: what was asked.
-        answer: the answer whose first token is scored, as text.
-        tokens: the prompt's tokens as text.
-        subject: positions [first, end) of the subject's tokens.
-        clean: p, the probability without corruption.
-        corrupted: p*, mean over samples.
-        samples: p* per noise sample, shape (S,).
-        restored: p*(t, l) per noise sample, shape (tokens, layers, S).
-        settings: how it was made.
-    """
-
-    fact: Fact
-    answer: str
-    tokens: tuple[str, ...]
-    subject: tuple[int, int]
-    clean: float
-    samples: Float[np.ndarray, "samples"]
-    restored: Float[np.ndarray, "tokens layers samples"]
-    settings: dict[str, object]
-
-    @property
-    def corrupted(self) -> float:
-        """p*, mean over noise samples."""
-        return float(self.samples.mean())
-
-    @property
-    def total_effect(self) -> float:
-        """TE = p - p*."""
-        return self.clean - self.corrupted
-
-    @property
-    def effect(self) -> Float[np.ndarray, "tokens layers"]:
-        """IE(t, l), mean over noise samples."""
-        return (self.restored - self.samples).mean(axis=2)
-
-    def interval(
-        self, level: float = 0.95
-    ) -> tuple[Float[np.ndarray, "tokens layers"], Float[np.ndarray, "tokens layers"]]:
-        """Low and high ends of a t interval of IE over the S noise samples (paired with each sample's own p*)."""
-        paired = self.restored - self.samples
-        n = paired.shape[2]
-        if n < 2:
-            nothing = np.full(paired.shape[:2], np.nan)
-            return nothing, nothing
-        half = stats.t.ppf(0.5 + level / 2, n - 1) * paired.std(axis=2, ddof=1) / np.sqrt(n)
-        return self.effect - half, self.effect + half
-
-    @property
-    def peak(self) -> tuple[int, int]:
-        """(token, layer) of the largest effect. Its interval is too narrow, because it was chosen: confirm it elsewhere."""
-        token, layer = np.unravel_index(int(self.effect.argmax()), self.effect.shape)
-        return int(token), int(layer)
-
-    def to_json(self) -> dict[str, object]:
-        """As plain data: means and intervals, not the single samples; an interval that cannot be had is None."""
-        low, high = self.interval()
-        return {
-            "fact": self.fact.to_json(),
-            "answer": self.answer,
-            "tokens": list(self.tokens),
-            "subject": list(self.subject),
-            "clean": self.clean,
-            "corrupted": self.corrupted,
-            "total_effect": self.total_effect,
-            "effect": self.effect.tolist(),
-            "low": _finite(low),
-            "high": _finite(high),
-            "settings": self.settings,
-        }
-
-    def save(self, path: str) -> None:
-        """Write `to_json` to a file, whole or not at all."""
-        import json
-        from pathlib import Path
-
-        from palimpsest.runs import atomic_write
-
-        atomic_write(Path(path), json.dumps(self.to_json(), ensure_ascii=False, indent=1) + "\n")
-
-    def plot(self) -> object:
-        """A matplotlib figure: tokens down (the subject's starred), layers across, colour the indirect effect."""
-        from palimpsest.locate.plot import plot_trace
-
-        return plot_trace(self)
+DONORS = ("clean", "shuffled-subject")
+DEFAULTS: dict[str, Any] = {"corruption": "noise", "samples": 10, "score": "probability", "window": 10, "seed": 1}
+# the published code; with it one noise draw serves all facts with as many subject tokens, and the clean argmax is scored
+PRESETS: dict[str, dict[str, Any]] = {"rome-2022": dict(DEFAULTS)}
 
 
 def trace(
@@ -131,122 +56,277 @@ def trace(
     fact: Fact,
     *,
     kind: str = "state",
-    samples: int = 10,
+    window: int | None = None,
+    severed: str | None = None,
+    corruption: str | None = None,
+    samples: int | None = None,
     noise_level: float | None = None,
+    score: str | None = None,
     answer: str | None = None,
-    seed: int = 1,
+    foil: str | None = None,
+    gate: str = "first",
+    donor: str = "clean",
+    layers: Sequence[int] | None = None,
+    seed: int | None = None,
     preset: str | None = None,
     spread_of: Sequence[Fact] | None = None,
+    swap_with: Sequence[str] = (),
+    batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
 ) -> Trace:
-    """Trace one fact.
+    """Trace one fact. For many, with resume, see `trace_facts`.
 
     Args:
         model: read, never changed.
         fact: whose prompt is traced.
-        kind: "state", the residual stream after a layer.
-        samples: noise samples S.
+        kind: "state" (the residual stream after a layer), "mlp" or "attn" (the output of that module).
+        window: of layers restored together, for "mlp" and "attn": layers max(0, l - w // 2) to min(L, l + ceil(w / 2)) - 1,
+            so l - 5 to l + 4 for the default of 10.
+        severed: "mlp" or "attn": all later outputs of that module at the restored token stay at their corrupted values.
+        corruption: "noise" (the default), "swap", "mean" or "relation".
+        samples: S, noise draws or other subjects (10).
         noise_level: standard deviation of the noise; 3 times the spread of subject embeddings when None.
+        score: "probability" (the default), "log-probability" or "logit-difference" (against the foil).
         answer: scored by its first token; `target_true` when None, or the model's own first choice where that is None too.
-        seed: of the noise.
+        foil: an answer to compare with; `target_new` when None.
+        gate: when the fact counts as known: "first" (the answer is the model's first choice) or "foil" (it outranks the
+            foil: for minimal pairs).
+        donor: "clean", or "shuffled-subject" for the control that restores another subject's states.
+        layers: which l to map; all when None.
+        seed: of the corruption (1).
         preset: "rome-2022" scores the clean argmax and shares one noise draw among facts, as the published code does.
-        spread_of: facts whose subjects set the noise level; the shipped facts when None.
+        spread_of: facts whose subjects set the noise level, and are swapped in; the shipped facts when None.
+        swap_with: these subjects are swapped in, and no others.
+        batch_tokens: largest number of tokens run at once; memory grows with it.
         progress: called with (done, total, label).
 
     Raises:
-        SettingError: an unknown kind or preset, fewer than one sample, or noise that is negative or not finite.
-        FactError: the subject is not in the prompt.
+        SettingError: an unknown kind, score, corruption, donor or preset, a preset and a setting that contradict each other,
+            fewer than one sample, a window or layer out of range, or noise that is negative or not finite.
+        FactError: the subject is not in the prompt, the foil begins like the answer, or no other subject can be swapped in.
     """
-    if kind != "state":
-        raise SettingError(f"Tracing knows the kind 'state', got {kind!r}.")
-    if preset not in (None, "rome-2022"):
-        raise SettingError(f"Tracing has no preset {preset!r}; the one there is: rome-2022.")
-    if samples < 1:
-        raise SettingError(f"Tracing needs at least one noise sample, got {samples}.")
-    if noise_level is not None and not 0 <= noise_level < float("inf"):
-        raise SettingError(f"Tracing needs a noise_level of 0 or more, got {noise_level}.")
-    if noise_level is None:
-        noise_level = SPREADS * embedding_spread(model, spread_of or read_facts("shipped").facts)
-    encoded = model.encode(fact.text)
-    subject = encoded.tokens_of(*fact.subject_span)
-    with torch.no_grad(), model.evaluating():
-        clean_logits = at_least_float32(model.last_logits(align([encoded.ids], [0]))[0])
-        token = _scored_token(model, fact, answer, clean_logits, preset)
-        clean = float(clean_logits.softmax(-1)[token])
-        noise = noise_level * noise_draw(
-            samples, len(subject), model.anatomy.width, seed=seed, fact=None if preset else fact
-        )
-        corrupted, restored = _restore_states(model, encoded.ids, subject, noise, token, progress)
-    settings: dict[str, object] = {
-        "model": model.name,
+    given: dict[str, Any] = {
         "kind": kind,
+        "window": window,
+        "severed": severed,
+        "corruption": corruption,
         "samples": samples,
         "noise_level": noise_level,
+        "score": score,
+        "answer": answer,
+        "foil": foil,
+        "gate": gate,
+        "donor": donor,
+        "layers": layers,
         "seed": seed,
         "preset": preset,
-        "score": "probability of the first token of the answer",
+        "swap_with": swap_with,
+        "batch_tokens": batch_tokens,
     }
-    return Trace(
-        fact,
-        model.tokenizer.decode([token]),
-        tuple(token_strings(model.tokenizer, encoded.ids)),
-        (subject[0], subject[-1] + 1),
-        clean,
-        corrupted,
-        restored,
-        settings,
-    )
+    (found,) = Tracer.of(model, spread_of, **given).each(model, [fact], progress=progress)
+    if isinstance(found, PalimpsestError):
+        raise found
+    return found
 
 
-def _finite(array: Float[np.ndarray, "tokens layers"]) -> list[list[float]] | None:
-    """As lists; None where one sample gave no interval, because JSON has no NaN."""
-    return array.tolist() if np.isfinite(array).all() else None
+@dataclass(frozen=True)
+class Tracer:
+    """Settings of a trace, complete and checked; `trace` documents them."""
+
+    patch: Patch
+    corruption: Corruption
+    score: str
+    layers: tuple[int, ...]
+    gate: str = "first"
+    donor: str = "clean"
+    answer: str | None = None
+    foil: str | None = None
+    preset: str | None = None
+    batch_tokens: int = field(default=BATCH_TOKENS)
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        spread_of: Sequence[Fact] | None = None,
+        *,
+        kind: str = "state",
+        window: int | None = None,
+        severed: str | None = None,
+        corruption: str | None = None,
+        samples: int | None = None,
+        noise_level: float | None = None,
+        score: str | None = None,
+        answer: str | None = None,
+        foil: str | None = None,
+        gate: str = "first",
+        donor: str = "clean",
+        layers: Sequence[int] | None = None,
+        seed: int | None = None,
+        preset: str | None = None,
+        swap_with: Sequence[str] = (),
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> "Tracer":
+        """From what a user gives, with every default filled in; the noise level is measured here."""
+        if preset is not None and preset not in PRESETS:
+            raise SettingError(f"Tracing has no preset {preset!r}; the one there is: {', '.join(PRESETS)}.")
+        if donor not in DONORS:
+            raise SettingError(f"A donor is one of {', '.join(DONORS)}, got {donor!r}.{did_you_mean(donor, DONORS)}")
+        if preset and answer is not None:
+            raise SettingError(f"The preset {preset!r} scores the clean argmax, so no answer can be given.")
+        published = PRESETS.get(preset or "", {})
+        for name, value in (("corruption", corruption), ("score", score)):
+            if value not in (None, published.get(name, value)):
+                raise SettingError(
+                    f"The preset {preset!r} has {name}={published[name]!r}, got {value!r}; leave one of them out."
+                )
+        given = {"corruption": corruption, "samples": samples, "score": score, "window": window, "seed": seed}
+        chosen = DEFAULTS | published | {name: value for name, value in given.items() if value is not None}
+        pool = tuple(spread_of) if spread_of is not None else tuple(read_facts("shipped").facts)
+        if noise_level is None:
+            noisy = chosen["corruption"] in ("noise", "relation")
+            noise_level = SPREADS * embedding_spread(model, pool) if noisy else 0.0
+        return cls(
+            Patch(kind, 1 if kind == "state" else chosen["window"], severed),
+            Corruption(
+                chosen["corruption"],
+                chosen["samples"],
+                noise_level,
+                chosen["seed"],
+                shared=preset is not None,
+                pool=pool,
+                swap_with=tuple(swap_with),
+            ),
+            checked_score(chosen["score"]),
+            chosen_layers(model, layers),
+            checked_gate(gate),
+            donor,
+            answer,
+            foil,
+            preset,
+            batch_tokens,
+        )
+
+    @property
+    def card(self) -> dict[str, object]:
+        """The settings as plain data."""
+        how = self.corruption
+        return {
+            "kind": self.patch.kind,
+            "window": self.patch.window,
+            "severed": self.patch.severed,
+            "corruption": how.kind,
+            "samples": how.samples,
+            "noise_level": how.noise_level if how.kind in ("noise", "relation") else None,
+            "seed": how.seed,
+            "score": self.score,
+            "gate": self.gate,
+            "donor": self.donor,
+            "preset": self.preset,
+            "answer": self.answer,
+            "foil": self.foil,
+            "swap_with": list(how.swap_with),
+        }
+
+    @torch.no_grad()
+    def each(
+        self, model: Model, facts: Sequence[Fact], *, progress: Progress | None = None
+    ) -> list[Trace | PalimpsestError]:
+        """Trace several facts in shared batches; in the place of one that cannot be traced stands why."""
+        with model.evaluating():
+            asked, failures = ask_each_of(model, facts, self._ask)
+            maps = iter(
+                self._maps(model, [one for one, _ in asked], [how for _, how in asked], progress) if asked else []
+            )
+            return [failures.get(i) or next(maps) for i in range(len(facts))]
+
+    def _ask(self, model: Model, fact: Fact) -> tuple[Asked, tuple[Corrupted, Corrupted]]:
+        """What is asked, the rows that are corrupted, and the rows whose states are put in."""
+        asked = ask(
+            model,
+            fact,
+            answer=self.answer,
+            foil=self.foil,
+            argmax=self.preset is not None,
+            score=self.score,
+            gate=self.gate,
+        )
+        return asked, (self.corruption.of(model, fact, asked.encoded), self._donor(model, asked))
+
+    def _donor(self, model: Model, asked: Asked) -> Corrupted:
+        """The rows whose states are put in."""
+        if self.donor == "clean":
+            return Corrupted((asked.encoded.ids,), tuple(asked.subject))
+        how = self.corruption
+        return swapped(
+            model, asked.fact, asked.encoded, how.pool, how.samples, seed=how.seed + 1, swap_with=how.swap_with
+        )
+
+    def _maps(
+        self,
+        model: Model,
+        asked: Sequence[Asked],
+        rows_of: Sequence[tuple[Corrupted, Corrupted]],
+        progress: Progress | None,
+    ) -> list[Trace]:
+        corrupted, donors = [how for how, _ in rows_of], [donor for _, donor in rows_of]
+        base = run_corrupted(model, asked, corrupted, self.patch.base_sites(model.n_layers))
+        donor = run_corrupted(model, asked, donors, self.patch.donor_sites(model.n_layers))
+        clean = donor if self.donor == "clean" else run_clean(model, asked, [])
+        rows, owner = list[tuple[int, int]](), list[int]()
+        for i in range(len(asked)):
+            theirs = donor.of[i]
+            for sample, row in enumerate(range(base.of[i].start, base.of[i].stop)):
+                rows.append((row, theirs.start + sample % (theirs.stop - theirs.start)))
+                owner.append(i)
+        patched = patch_grid(
+            model,
+            self.patch,
+            base.ran,
+            donor.ran.states,
+            rows=rows,
+            first=[base.offset[i] + corrupted[i].positions[0] for i in owner],
+            scored=scored_tokens([asked[i] for i in owner]),
+            layers=self.layers,
+            batch_tokens=self.batch_tokens,
+            progress=progress,
+        )
+        return [
+            Trace(
+                **described(model, one, self.layers, self.score),
+                log_p_clean=clean_log_p(clean, i),
+                log_p_corrupted=base.ran.log_p[base.of[i]],
+                log_p_patched=own_cells(patched, base, i),
+                settings={"model": model.name} | self.card | ({"swapped": list(how.subjects)} if how.subjects else {}),
+            )
+            for i, (one, how) in enumerate(zip(asked, corrupted, strict=True))
+        ]
 
 
-def _scored_token(model: Model, fact: Fact, answer: str | None, clean: Tensor, preset: str | None) -> int:
-    wanted = answer or fact.target_true
-    if preset or wanted is None:
-        return int(clean.argmax())
-    ids, begin = model.encode_answer(fact.text, wanted)
-    if begin >= len(ids):
-        raise FactError(f"The answer {wanted!r} has no token after {fact.text!r}.")
-    return ids[begin]
+def chosen_layers(model: Model, layers: Sequence[int] | None) -> tuple[int, ...]:
+    """All layers, or those given, checked."""
+    if layers is None:
+        return tuple(range(model.n_layers))
+    if not layers:
+        raise SettingError("A map needs at least one layer, got none.")
+    return tuple(model.anatomy.check_layer(l) for l in layers)
 
 
-def _restore_states(
-    model: Model,
-    ids: tuple[int, ...],
-    subject: range,
-    noise: Float[Tensor, "samples subject width"],
-    token: int,
-    progress: Progress | None,
-) -> tuple[Float[np.ndarray, "samples"], Float[np.ndarray, "tokens layers samples"]]:
-    """p* per sample, and p*(t, l) per sample for every token and layer."""
-    samples, length, n_layers = len(noise), len(ids), model.n_layers
-    sites = [Site("resid_out", l) for l in range(n_layers)]
-    clean = model.record(align([ids], [0]), sites)
-    batch = align([ids] * samples, [0] * samples).to(model.device)
-    corrupt = [add_noise(noise, subject[0])]
-    states = model.record(batch, sites, taps=corrupt)
-    at = torch.full((samples, 1), length - 1, device=model.device)
-
-    def score(logits: Tensor) -> np.ndarray:
-        return at_least_float32(logits[:, 0]).softmax(-1)[:, token].cpu().double().numpy()
-
-    corrupted = score(model.run(batch, at=at, taps=corrupt))
-    restored = np.repeat(corrupted[None, None], length, axis=0).repeat(n_layers, axis=1)
-    total = (length - subject[0]) * n_layers
-    for t in range(subject[0], length):
-        prefix = _corrupted_prefix(model, batch, t, noise, subject)
-        for l, site in enumerate(sites):
-            resid = states[site][:, t:].clone()
-            resid[:, 0] = clean[site][0, t]
-            restored[t, l] = score(model.run(batch, start=l + 1, resid=resid, prefix=prefix, at=at))
-        if progress:
-            progress((t - subject[0] + 1) * n_layers, total, "restorations")
-    return corrupted, restored
+def described(model: Model, asked: Asked, layers: tuple[int, ...], score: str) -> dict[str, Any]:
+    """The part of a map that does not depend on what was patched."""
+    answer, foil, tokens = asked.texts(model)
+    return {
+        "fact": asked.fact,
+        "answer": answer,
+        "foil": foil,
+        "known": asked.known,
+        "tokens": tokens,
+        "subject": (asked.subject[0], asked.subject[-1] + 1),
+        "layers": layers,
+        "score": score,
+    }
 
 
-def _corrupted_prefix(model: Model, batch: Batch, length: int, noise: Tensor, subject: range) -> Prefix:
-    (prefix,) = model.run_prefixes(batch, [length], taps=[add_noise(noise, subject[0])])
-    return prefix
+def own_cells(patched: np.ndarray, rows: Rows, i: int) -> np.ndarray:
+    """The cells of fact i, of shape (tokens, layers, samples, scored)."""
+    return patched[rows.of[i], rows.offset[i] :].transpose(1, 2, 0, 3)
