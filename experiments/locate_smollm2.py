@@ -3,7 +3,8 @@
     PALIMPSEST_RECORDS=../shared/data python experiments/locate_smollm2.py PART ...      # resumable; into run/ and results/locate/
     python experiments/locate_smollm2.py page                                         # docs/locate-on-smollm2.md
 
-Parts: reliability, noise, swap, shuffled, lesion, untrained, syntax, reasoning. Cut for two cores, and the page says so: every
+Parts: reliability, noise, swap, shuffled, lesion, untrained, syntax, reasoning, reading, neurons, neurons-pairs,
+neurons-untrained. Cut for two cores, and the page says so: every
 second layer, 4 samples (3 in swaps, lesions and controls), prompts of at most 14 tokens, 40 minimal pairs.
 """
 
@@ -17,12 +18,25 @@ import numpy as np
 
 import palimpsest as pal
 from palimpsest.facts import Fact, other_number
-from palimpsest.locate import average, decisive_roles, eligible, knowledge, separability, survey
+from palimpsest.locate import (
+    average,
+    decisive_roles,
+    eligible,
+    knockout_profile,
+    knowledge,
+    lens_profile,
+    probe,
+    separability,
+    survey,
+    what_neurons_write,
+)
 from palimpsest.locate.controls import against_other_layers, against_random_sites, reinitialised
 from palimpsest.locate.lesion import Lesioner
 from palimpsest.locate.maps import SCORES
+from palimpsest.locate.neuron_survey import NeuronWork
 from palimpsest.locate.trace import Tracer
-from palimpsest.runs import atomic_write
+from palimpsest.runs import Plan, Run, atomic_write
+from palimpsest.runs.json_text import plain
 from palimpsest.statistics import icc_2_1, icc_2_k, proportion
 
 ROOT = Path(__file__).parents[1]
@@ -198,9 +212,73 @@ def same_peak(cells: np.ndarray, k: int) -> dict[str, float]:
     return {"share": share.value, "low": share.low, "high": share.high}
 
 
+def reading(model: pal.Model) -> None:
+    """Logit lens and attention knock-out on the 60 facts, probes on three relations."""
+    facts, _ = known_facts(model)
+    result: dict[str, Any] = {}
+    for name, profile in (
+        ("lens", lens_profile(model, facts, progress=show)),
+        ("knockout", knockout_profile(model, facts, progress=show)),
+    ):
+        curves = {curve: [e.to_json() for e in profile.estimates(curve)] for curve in profile.values}
+        result[name] = {"curves": curves, "settings": profile.settings, "failures": dict(profile.failures)}
+    result["probes"] = {}
+    for relation in ("continent", "profession", "mythology"):
+        own = [fact for fact in pal.read_facts("shipped").facts if fact.relation == relation]
+        found = probe(model, own, layers=(0, 6, 12, 18, 24, 29), permutations=9, controls=3)
+        result["probes"][relation] = found.to_json()
+        show(len(result["probes"]), 3, relation)
+    store("reading", plain(result))
+
+
+def neuron_part(name: str, model: pal.Model) -> None:
+    """Knowledge neurons of the 60 facts, of 20 minimal pairs, and of 6 facts on a re-initialised model."""
+    settings: dict[str, Any] = {}
+    gate = "known"
+    if name == "neurons-pairs":
+        facts, settings, gate = pairs(model)[::2], {"score": "logit-difference"}, "eligible"
+    else:
+        facts, _ = known_facts(model)
+    if name == "neurons-untrained":
+        model, facts, gate = reinitialised(model, seed=1), facts[:6], "all"
+    work = NeuronWork(model, facts, settings, gate=gate)
+    with Run(RUNS / name, Plan(work.items, {"model": model.name, "settings": settings, "gate": gate})) as run:
+        records = run.map(lambda item: work.do(str(item), run.records), show)
+        result = plain(work.results(records))
+        run.finish(result)
+    neurons_of = {r["id"][8:]: r for r in records if r["id"].startswith("neurons:") and "error" not in r}
+    result["facts"] = [
+        {key: record[key] for key in ("known", "neurons", "completeness", "total", "largest")} | {"id": fact}
+        for fact, record in neurons_of.items()
+    ]
+    if name == "neurons":
+        result["writing"] = writing(model, facts, neurons_of)
+    store(name, result)
+
+
+def writing(model: pal.Model, facts: list[Fact], neurons_of: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the neurons of each fact promote, and the rank there of its own answer and of the next fact's."""
+    able = [fact for fact in facts if neurons_of.get(fact.id, {}).get("neurons")]
+    rows = []
+    for fact, other in zip(able, [*able[1:], able[0]], strict=True):
+        places = neurons_of[fact.id]["neurons"]
+        where, keys = [(p["layer"], p["neuron"]) for p in places], [p["key"] for p in places]
+        ranks = []
+        for answer in (first_token(model, one, str(one.target_true)) for one in (fact, other)):
+            written = what_neurons_write(model, where, keys=keys, answer=answer, count=5)
+            ranks.append([one.rank for one in written])
+        promoted = [[token for token, _ in one.promoted] for one in written]
+        rows.append({"fact": fact.id, "neurons": where, "promoted": promoted, "rank": ranks[0], "rank_other": ranks[1]})
+    return rows
+
+
 def part(name: str, model: pal.Model) -> None:
     if name == "reliability":
         return reliability(model)
+    if name == "reading":
+        return reading(model)
+    if name.startswith("neurons"):
+        return neuron_part(name, model)
     if name in ("syntax", "reasoning"):
         facts = pairs(model) if name == "syntax" else pal.read_facts("reasoning").facts
         pool: Any = facts

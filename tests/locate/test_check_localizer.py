@@ -33,6 +33,12 @@ OURS: dict[str, tuple[Callable[[Model, Fact], np.ndarray], str | None]] = {
     "lesion mlp": (lesioned("mlp", "noise"), "mlp"),
     "lesion attn by resampling": (lesioned("attn", "resample"), "attn"),
     "lesion mlp by zero": (lesioned("mlp", "zero"), "mlp"),
+    "knowledge neurons": (lambda model, fact: np.abs(pal.neurons(model, fact, steps=6).attr).sum(axis=1), "mlp"),
+    "attention knock-out": (
+        lambda model, fact: np.nan_to_num(pal.knockout(model, fact, window=1, controls=0).effect),
+        "attn",
+    ),
+    "logit lens": (lambda model, fact: pal.logit_lens(model, fact).log_p, None),
 }
 
 

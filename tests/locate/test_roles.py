@@ -12,7 +12,7 @@ from oracles.small import FACTS, model_of
 from palimpsest.errors import InputError, SettingError
 from palimpsest.locate import average, decisive_roles, roles_of, separability, share_of_total
 from palimpsest.locate.controls import against_other_layers, against_random_sites
-from palimpsest.locate.roles import ROLES
+from palimpsest.locate.roles import ROLES, RoleProfile
 
 
 def record(effect: Any, subject: tuple[int, int], **others: Any) -> dict[str, Any]:
@@ -68,6 +68,7 @@ def test_averages_are_means_over_facts_of_means_over_tokens() -> None:
     stored = found.to_json()
     assert stored["facts_with_role"]["next"] == 1
     assert stored["roles"]["last"]["mean"] == [9, 10.5]
+    assert RoleProfile.from_json(stored).to_json() | {"clusters": 0} == stored | {"clusters": 0}
 
 
 def test_pooled_averages_count_every_token_once() -> None:

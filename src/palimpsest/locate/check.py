@@ -118,7 +118,8 @@ def _check_places(localize: Localize, model: Model, fact: Fact) -> None:
 
 def _check_truth(localize: Localize, model: Model, fact: Fact, kind: str) -> None:
     for alive in range(model.n_layers):
-        silent = [Tap(Site(kind, l), torch.zeros_like) for l in range(model.n_layers) if l != alive]
+        # times zero and not zeros: instruments that take gradients find a graph, and zeros in it
+        silent = [Tap(Site(kind, l), lambda output: output * 0) for l in range(model.n_layers) if l != alive]
         with tapped(model.anatomy, silent):
             found = np.abs(_answer(localize, model, fact)).reshape(-1, model.n_layers).max(axis=0)
         others = max((float(found[l]) for l in range(model.n_layers) if l != alive), default=0.0)

@@ -96,11 +96,35 @@ class RoleProfile:
             "unknown": list(self.unknown),
             "total_effect": None if self.total_effect is None else self.total_effect.to_json(),
             "roles": {
-                role: {"mean": mean.tolist(), "low": low.tolist(), "high": high.tolist()}
-                for role, (mean, low, high) in lines.items()
+                role: {name: _plain(line) for name, line in zip(("mean", "low", "high"), three, strict=True)}
+                for role, three in lines.items()
             },
             "facts_with_role": {role: self.cells[role, self.layers[0]].n for role in self.roles},
         }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "RoleProfile":
+        """From what `to_json` gave."""
+        cells = {
+            (role, l): Estimate(
+                *(float("nan") if lines[end][i] is None else lines[end][i] for end in ("mean", "low", "high")),
+                stored["facts_with_role"][role],
+                stored["clusters"],
+            )
+            for role, lines in stored["roles"].items()
+            for i, l in enumerate(stored["layers"])
+        }
+        total = None if stored["total_effect"] is None else Estimate.from_json(stored["total_effect"])
+        return cls(
+            stored["label"],
+            stored["what"],
+            stored["score"],
+            tuple(stored["layers"]),
+            cells,
+            total,
+            stored["n"],
+            tuple(stored["unknown"]),
+        )
 
     def plot(self) -> object:
         """A figure with one line a role."""
@@ -233,6 +257,10 @@ def share_of_total(
     if not above:
         raise InputError(f"No fact has a token of the role {role!r} and a total effect to divide by.")
     return ratio_estimate(above, below, clusters, seed=seed), out
+
+
+def _plain(line: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in line]
 
 
 def _known(maps: Maps, score: str | None) -> tuple[list[Mapping[str, Any]], list[str]]:

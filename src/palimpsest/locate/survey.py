@@ -24,6 +24,7 @@ from palimpsest.model import Model
 from palimpsest.runs import Plan, Progress, Run
 
 FACTS_AT_ONCE = 4
+STATE_BYTES = 2**29  # about, of the recorded states of one chunk of facts; a single fact may exceed it
 
 
 @runtime_checkable
@@ -168,7 +169,7 @@ def survey(
     if out is None:
         records: dict[str, list[dict[str, Any]]] = {label: [] for label in mappers}
         done, total = 0, len(mappers) * len(facts)
-        for label, names in _chunks(mappers, by_id):
+        for label, names in _chunks(model, mappers, by_id):
             for name, found in _mapped(model, mappers[label], [by_id[name] for name in names], progress, total == 1):
                 result = {"error": str(found)} if isinstance(found, PalimpsestError) else found.to_json()
                 records[label].append({"id": f"{label}/{name}", **result})
@@ -187,7 +188,7 @@ def survey(
         },
     )
     with Run(Path(out), plan) as run:
-        for label, names in _chunks(mappers, by_id):
+        for label, names in _chunks(model, mappers, by_id):
             left = set(run.remaining)
             if not any(f"{label}/{name}" in left for name in names):
                 continue
@@ -212,13 +213,24 @@ def survey(
     return result_of_all
 
 
-def _chunks(mappers: Mapping[str, Mapper], by_id: Mapping[str, Fact]) -> Iterator[tuple[str, list[str]]]:
-    names = list(by_id)
-    for label in mappers:
+def _chunks(model: Model, mappers: Mapping[str, Mapper], by_id: Mapping[str, Fact]) -> Iterator[tuple[str, list[str]]]:
+    """Facts that are mapped together: at most `FACTS_AT_ONCE`, and no more states than fit in `STATE_BYTES`."""
+    for label, mapper in mappers.items():
         if "/" in label:
             raise SettingError(f"A label has no slash, because it comes before one in the item's name, got {label!r}.")
-        for begin in range(0, len(names), FACTS_AT_ONCE):
-            yield label, names[begin : begin + FACTS_AT_ONCE]
+        a_token = 3 * (model.n_layers + 1) * model.anatomy.width * model.net.dtype.itemsize  # base, held and donor
+        chunk: list[str] = []
+        held = 0
+        for name, fact in by_id.items():
+            tokens = 1 + len(fact.text) // 3  # about: a count by the tokenizer could fail, and the bound is a soft one
+            size = tokens * int(str(mapper.card["samples"])) * a_token
+            if chunk and (len(chunk) == FACTS_AT_ONCE or held + size > STATE_BYTES):
+                yield label, chunk
+                chunk, held = [], 0
+            chunk.append(name)
+            held += size
+        if chunk:
+            yield label, chunk
 
 
 def _mapped(

@@ -1,0 +1,216 @@
+"""docs/locate-on-smollm2.md and its figures, from results/locate/ alone; `python experiments/locate_smollm2.py page` runs it."""
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from palimpsest.locate.plot import plot_profiles, plot_role_maps
+from palimpsest.locate.roles import ROLES, RoleProfile
+from palimpsest.runs import atomic_write
+
+ROOT = Path(__file__).parents[1]
+RESULTS, PAGE, FIGURES = ROOT / "results" / "locate", ROOT / "docs" / "locate-on-smollm2.md", ROOT / "docs" / "figures"
+KINDS = ("state", "mlp", "attn")
+NAMES = {"state": "states", "mlp": "MLP outputs, window 10", "attn": "attention outputs, window 10"}
+P, LOG, LOGIT = "probability", "log-probability", "logit-difference"
+
+
+def load(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+
+
+def est(e: Any, digits: int = 3) -> str:
+    """value [low, high]."""
+    if e is None or e.get("value") is None:
+        return "-"
+    ends = "" if e["low"] is None else f" [{e['low']:.{digits}f}, {e['high']:.{digits}f}]"
+    return f"{e['value']:.{digits}f}{ends}"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def profile(part: str, label: str, score: str, title: str) -> RoleProfile:
+    stored = load(part)["maps"][label][score]["average"]
+    return RoleProfile.from_json(stored | {"label": title})
+
+
+def best(part: str, label: str, score: str, role: str) -> tuple[int, dict[str, float]]:
+    """The layer where the average of a role is largest, and its estimate (too narrow: it was chosen)."""
+    lines = load(part)["maps"][label][score]["average"]
+    own = lines["roles"][role]
+    i = max(range(len(own["mean"])), key=lambda i: own["mean"][i])
+    return lines["layers"][i], {"value": own["mean"][i], "low": own["low"][i], "high": own["high"][i]}
+
+
+def figures() -> None:
+    FIGURES.mkdir(parents=True, exist_ok=True)
+
+    def save(figure: Any, name: str) -> None:
+        figure.savefig(FIGURES / f"{name}.png", dpi=110)
+
+    for part, title in (("noise", "noise"), ("swap", "swap"), ("lesion", "lesion by interchange")):
+        profiles = [profile(part, kind, P, f"{NAMES[kind]}, {title}") for kind in KINDS]
+        save(plot_role_maps(profiles), f"locate-{part}-maps")
+        save(plot_profiles(profiles), f"locate-{part}-roles")
+    severed = [
+        profile("noise", label, P, f"states{title}")
+        for label, title in (
+            ("state", ""),
+            ("state, mlp severed", ", MLPs severed"),
+            ("state, attn severed", ", attention severed"),
+        )
+    ]
+    save(plot_profiles(severed), "locate-severed-roles")
+    kinds = [
+        profile("noise", "state", LOGIT, "facts, states"),
+        profile("syntax", "state", LOGIT, "determiner-noun pairs, states"),
+        profile("reasoning", "state", LOGIT, "reasoning, states"),
+    ]
+    save(plot_profiles(kinds), "locate-facts-and-syntax")
+
+
+def totals() -> str:
+    rows = []
+    for part, label in (
+        ("noise", "state"),
+        ("swap", "state"),
+        ("untrained", "state"),
+        ("syntax", "state"),
+        ("syntax", "state, swap"),
+        ("reasoning", "state"),
+    ):
+        entry = load(part)["maps"][label]
+        known = sum(fact["known"] for fact in entry["facts"])
+        cells = [est(entry[score]["average"]["total_effect"]) if score in entry else "-" for score in (P, LOG, LOGIT)]
+        rows.append([f"{part}, {label}", str(len(entry["facts"])), str(known), *cells])
+    return table(["part", "mapped", "known", "TE, probability", "TE, log-probability", "TE, logit difference"], rows)
+
+
+def sites(part: str, labels: tuple[str, ...], score: str = P) -> str:
+    rows = []
+    for label in labels:
+        for role in ROLES:
+            if role in load(part)["maps"][label][score]["average"]["roles"]:
+                l, e = best(part, label, score, role)
+                n = load(part)["maps"][label][score]["average"]["facts_with_role"][role]
+                rows.append([label, role, str(l), est(e), str(n)])
+    return table(["kind", "role", "best layer", "average effect there", "facts"], rows)
+
+
+def controls() -> str:
+    rows = []
+    for part, labels in (("noise", KINDS), ("swap", KINDS), ("shuffled", ("state", "mlp")), ("lesion", KINDS)):
+        for label in labels:
+            for role, found in load(part)["maps"][label][P]["controls"].items():
+                ends = f"{found['layers'][0]}-{found['layers'][-1]}"
+                rows.append(
+                    [
+                        part,
+                        label,
+                        f"{role}, layers {ends}",
+                        est(found["minus other layers"]),
+                        est(found["minus random sites"]),
+                        f"{found['p']:.3f}",
+                    ]
+                )
+    return table(["part", "kind", "named site", "minus other layers", "minus random sites", "p (random)"], rows)
+
+
+def named_sites() -> str:
+    """Restoration, swap, shuffled subject and lesion at the named early and late site: averages over its layers."""
+    rows = []
+    for role, low, high in (("last subject", 0, 9), ("last", 20, 29)):
+        for kind in KINDS:
+            row = [f"{kind}, {role}, layers {low}-{high}"]
+            for part in ("noise", "swap", "shuffled", "lesion"):
+                maps = load(part)["maps"]
+                if kind not in maps:
+                    row.append("-")
+                    continue
+                average = maps[kind][P]["average"]
+                own = [
+                    m
+                    for l, m in zip(average["layers"], average["roles"][role]["mean"], strict=True)
+                    if low <= l <= high
+                ]
+                row.append(f"{sum(own) / len(own):.3f}")
+            rows.append(row)
+    return table(["site", "noise, restored", "swap, restored", "shuffled subject", "lesion (interchange)"], rows)
+
+
+def decisive() -> str:
+    rows = []
+    for part in ("noise", "swap"):
+        for kind in KINDS:
+            entry = load(part)["maps"][kind][P]
+            for name, shares in (("all", entry["decisive"]), *entry["decisive_by_length"].items()):
+                n = next(iter(shares.values()))["n"]
+                rows.append([part, kind, name, str(n), *(est(shares[role], 2) for role in ROLES if role != "last")])
+    return table(["part", "kind", "subject tokens", "n", *(role for role in ROLES if role != "last")], rows)
+
+
+def reliability() -> str:
+    rows = []
+    for kind in ("state", "mlp"):
+        for score in (P, LOG):
+            own = [f for f in load("reliability")["facts"] if f["kind"] == kind and f["score"] == score]
+            for label, pick in (("median", median), ("worst", min)):
+                rows.append(
+                    [
+                        kind,
+                        score,
+                        label,
+                        *(f"{pick([f['icc_k'][k] for f in own]):.2f}" for k in ("1", "2", "3", "5", "10", "20")),
+                    ]
+                )
+            above = [sum(f["icc_k"][k] >= 0.75 for f in own) for k in ("1", "2", "3", "5", "10", "20")]
+            rows.append([kind, score, f"at least 0.75, of {len(own)}", *map(str, above)])
+    return table(["kind", "score", "over facts", "S = 1", "2", "3", "5", "10", "20"], rows)
+
+
+def separable() -> str:
+    rows = []
+    for part in ("noise", "swap", "syntax", "reasoning"):
+        for label in load(part)["maps"]:
+            if "severed" in label:
+                continue
+            for score in (P, LOGIT):
+                entry = load(part)["maps"][label].get(score, {}).get("separability", {})
+                if "overlap" in entry:
+                    rows.append(
+                        [
+                            part,
+                            label,
+                            score,
+                            str(entry["overlap"]["n"]),
+                            est(entry["depth difference"], 2),
+                            est(entry["overlap"], 2),
+                        ]
+                    )
+    return table(["part", "kind", "score", "n", "depth difference", "overlap"], rows)
+
+
+def neurons() -> str:
+    rows = []
+    for part in ("neurons", "neurons-pairs", "neurons-untrained"):
+        found = load(part)
+        for row in found["summary"]:
+            order = est(row.get("order"), 2)
+            rows.append(
+                [part, row["factor"], row["neurons"], row["place"], est(row["drift"], 3), est(row["flip"], 2), order]
+            )
+    return table(
+        ["part", "factor", "neurons", "where", "drift (relative)", "flips", "answer and foil change places"], rows
+    )
+
+
+def write() -> None:
+    """The page and its figures."""
+    figures()
+    from locate_smollm2_text import text
+
+    atomic_write(PAGE, text())
