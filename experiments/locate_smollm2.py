@@ -1,11 +1,13 @@
 """Causal tracing, lesions and their controls on 60 facts that smollm2 knows, and on minimal pairs and reasoning.
 
     PALIMPSEST_RECORDS=../shared/data python experiments/locate_smollm2.py PART ...      # resumable; into run/ and results/locate/
+    python experiments/locate_smollm2.py digest PART ...      # results/locate/ again, from the maps in run/
     python experiments/locate_smollm2.py page                                         # docs/locate-on-smollm2.md
 
 Parts: reliability, noise, swap, shuffled, lesion, untrained, syntax, reasoning, reading, neurons, neurons-pairs,
 neurons-untrained. Cut for two cores, and the page says so: every
-second layer, 4 samples (3 in swaps, lesions and controls), prompts of at most 14 tokens, 40 minimal pairs.
+second layer, 4 samples (3 in swaps, lesions and controls), prompts of at most 14 tokens, 40 minimal pairs, every fourth layer for reasoning,
+neurons of 40 facts.
 """
 
 import json
@@ -19,7 +21,9 @@ import numpy as np
 import palimpsest as pal
 from palimpsest.facts import Fact, other_number
 from palimpsest.locate import (
+    Survey,
     average,
+    decisive_by_length,
     decisive_roles,
     eligible,
     knockout_profile,
@@ -35,7 +39,7 @@ from palimpsest.locate.lesion import Lesioner
 from palimpsest.locate.maps import SCORES
 from palimpsest.locate.neuron_survey import NeuronWork
 from palimpsest.locate.trace import Tracer
-from palimpsest.runs import Plan, Run, atomic_write
+from palimpsest.runs import Plan, Run, atomic_write, load_samples
 from palimpsest.runs.json_text import plain
 from palimpsest.statistics import icc_2_1, icc_2_k, proportion
 
@@ -124,7 +128,7 @@ def digest(found: Any, *, bands: bool = True) -> dict[str, Any]:
     for label in found.records:
         maps = found.maps(label)
         own: dict[str, Any] = {"n": len(maps), "settings": maps[0]["settings"]}
-        own["settings"] = {k: v for k, v in own["settings"].items() if k != "swapped"}
+        own["settings"] = {k: v for k, v in own["settings"].items() if k not in ("swapped", "donors", "swap_with")}
         own["facts"] = [
             {
                 "id": record["fact"]["id"],
@@ -141,13 +145,14 @@ def digest(found: Any, *, bands: bool = True) -> dict[str, Any]:
             if not any(record["known"] for record in able):
                 continue
             entry: dict[str, Any] = {"average": average(able, label=label, score=score).to_json()}
-            entry["decisive"] = {role: e.to_json() for role, e in decisive_roles(able, score=score).items()}
-            entry["decisive_by_length"] = {}
-            for name, low, high in (("1", 1, 1), ("2", 2, 2), ("3 or more", 3, 99)):
-                some = [r for r in able if low <= r["subject"][1] - r["subject"][0] <= high and r["known"]]
-                if some:
-                    shares = decisive_roles(some, score=score)
-                    entry["decisive_by_length"][name] = {role: e.to_json() for role, e in shares.items()}
+            try:
+                entry["decisive"] = {role: e.to_json() for role, e in decisive_roles(able, score=score).items()}
+            except pal.errors.InputError as error:
+                entry["decisive"] = {"withheld": str(error)}
+            by_length = decisive_by_length(able, score=score)
+            entry["decisive_by_length"] = {
+                name: {role: e.to_json() for role, e in shares.items()} for name, shares in by_length.items()
+            }
             if maps[0]["what"] == "indirect effect":
                 try:
                     entry["separability"] = {k: e.to_json() for k, e in separability(able, score=score).items()}
@@ -232,13 +237,14 @@ def reading(model: pal.Model) -> None:
 
 
 def neuron_part(name: str, model: pal.Model) -> None:
-    """Knowledge neurons of the 60 facts, of 20 minimal pairs, and of 6 facts on a re-initialised model."""
+    """Knowledge neurons of 40 of the 60 facts, of 20 minimal pairs, and of 6 facts on a re-initialised model."""
     settings: dict[str, Any] = {}
     gate = "known"
     if name == "neurons-pairs":
         facts, settings, gate = pairs(model)[::2], {"score": "logit-difference"}, "eligible"
     else:
         facts, _ = known_facts(model)
+        facts = facts[:20] + facts[30:50]
     if name == "neurons-untrained":
         model, facts, gate = reinitialised(model, seed=1), facts[:6], "all"
     work = NeuronWork(model, facts, settings, gate=gate)
@@ -311,15 +317,27 @@ def part(name: str, model: pal.Model) -> None:
         mappers = {kind: Tracer.of(model, facts, kind=kind, **shared) for kind in ("state", "mlp", "attn")}
         swap = shared | {"corruption": "swap"}
         mappers["state, swap"] = ByPair(model, facts, kind="state", **swap)
-    else:
+    else:  # reasoning, whose prompts are long
+        shared["layers"] = LAYERS[::2]
         mappers = {kind: Tracer.of(model, facts, kind=kind, **shared) for kind in ("state", "mlp", "attn")}
-    found = survey(model, facts, mappers, out=RUNS / name, progress=show)
-    store(name, digest(found, bands=name != "untrained"))
-    return None
+    survey(model, facts, mappers, out=RUNS / name, progress=show)
+    return digest_part(name)
+
+
+def digest_part(name: str) -> None:
+    """results/locate/NAME.json from the maps of a finished run, which stay in run/."""
+    records: dict[str, list[dict[str, Any]]] = {}
+    for record in load_samples(RUNS / name):
+        records.setdefault(record["id"].split("/", 1)[0], []).append(record)
+    store(name, digest(Survey(records), bands=name != "untrained"))
 
 
 def main() -> None:
     """Run the parts that are named, in order; or write the page."""
+    if sys.argv[1:2] == ["digest"]:
+        for name in sys.argv[2:]:
+            digest_part(name)
+        return
     if sys.argv[1:] == ["page"]:
         from locate_smollm2_page import write
 

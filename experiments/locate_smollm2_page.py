@@ -208,6 +208,61 @@ def neurons() -> str:
     )
 
 
+def writing() -> str:
+    """How often a fact's answer is among what its neurons promote, beside another fact's answer."""
+    rows = load("neurons")["writing"]
+    own = [rank for row in rows for rank in row["rank"]]
+    other = [rank for row in rows for rank in row["rank_other"]]
+    lines = [
+        [name, *(f"{sum(r < k for r in ranks) / len(ranks):.2f}" for k in (10, 100, 1000)), f"{median(ranks):.0f}"]
+        for name, ranks in (("its own answer", own), ("the next fact's answer", other))
+    ]
+    shown = [
+        [row["fact"], f"{where[0]}, {where[1]}", " ".join(f"`{token}`" for token in tokens), str(rank)]
+        for row in rows[:8]
+        for where, tokens, rank in list(zip(row["neurons"], row["promoted"], row["rank"], strict=True))[:1]
+    ]
+    return (
+        f"What the neurons write, read through the unembedding: the share of {len(own)} neurons of {len(rows)} facts that have an answer "
+        "among the first k of 49,152 tokens they promote.\n\n"
+        + table(["answer", "k = 10", "100", "1000", "median rank"], lines)
+        + "\n\nThe strongest neuron of the first facts:\n\n"
+        + table(["fact", "layer, neuron", "promotes", "rank of the answer"], shown)
+    )
+
+
+def regression() -> str:
+    """The regression of attribution on frequency and co-occurrence."""
+    found = load("neurons")["facts_or_token_patterns"]
+    parts = []
+    for outcome, what in (("total", "the total attribution"), ("largest", "the strongest neuron's attribution")):
+        parts.append(
+            f"log of {what}: {json.dumps(found[outcome])}"
+            if isinstance(found[outcome], str)
+            else fit(what, found[outcome])
+        )
+    return "Facts or token patterns? Least squares over the known facts, counts in the shipped text.\n\n" + "\n\n".join(
+        parts
+    )
+
+
+def fit(what: str, found: dict[str, Any]) -> str:
+    return f"* {what}: {json.dumps(found)}"
+
+
+def reading() -> str:
+    """Lens and knock-out at some layers, each beside its control."""
+    found = load("reading")
+    at = (0, 6, 12, 18, 21, 24, 26, 28, 29)
+    rows = [
+        [f"{name}: {curve}", *(est(estimates[l], 2) for l in at)]
+        for name in ("lens", "knockout")
+        for curve, estimates in found[name]["curves"].items()
+        if not curve.startswith("log") and "reciprocal" not in curve
+    ]
+    return table(["curve", *(f"layer {l}" for l in at)], rows)
+
+
 def write() -> None:
     """The page and its figures."""
     figures()

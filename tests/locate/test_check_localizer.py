@@ -94,6 +94,25 @@ def heeds_padding(model: Model, fact: Fact) -> np.ndarray:
     return good(model, fact) * (2 if model.tokenizer.padding_side == "left" else 1)
 
 
+def numpy_random(model: Model, fact: Fact) -> np.ndarray:
+    return good(model, fact) + 0 * np.random.rand()
+
+
+def replaces_a_forward(model: Model, fact: Fact) -> np.ndarray:
+    block = model.anatomy.layers[0].block.module
+    block.forward = block.forward
+    return good(model, fact)
+
+
+def adds_a_buffer(model: Model, fact: Fact) -> np.ndarray:
+    model.net.register_buffer("junk", torch.zeros(1))
+    return good(model, fact)
+
+
+def not_finite_on_whole_prompts(model: Model, fact: Fact) -> np.ndarray:
+    return good(model, fact) * (np.nan if fact.prompt == "{}" else 1)
+
+
 def crashes_on_whole_prompts(model: Model, fact: Fact) -> np.ndarray:
     if fact.prompt == "{}":
         raise ZeroDivisionError
@@ -120,6 +139,10 @@ class Remembers:
         (not_finite, "1: every number"),
         (random, "3: asked twice"),
         (torch_random, "2: torch's random state"),
+        (numpy_random, "2: numpy's random state"),
+        (replaces_a_forward, "2: no hook"),
+        (adds_a_buffer, "2: no weight may change, but junk"),
+        (not_finite_on_whole_prompts, "1: every number"),
         (leaves_a_hook, "2: no hook"),
         (changes_a_weight, "2: no weight may change"),
         (leaves_gradients, "2: modes and gradients"),

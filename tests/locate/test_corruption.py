@@ -1,5 +1,7 @@
 """What corruptions change, what they leave alone, and what they refuse; maps and the gate around them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 import palimpsest as pal
 from families import byte_tokenizer
 from oracles.small import EIFFEL, model_of
-from palimpsest.errors import FactError, SettingError
+from palimpsest.errors import FactError, InputError, SettingError
 from palimpsest.facts import Fact
 from palimpsest.locate import Trace
 from palimpsest.locate.corruption import Corruption, swapped
@@ -52,12 +54,49 @@ def test_without_a_fitting_subject_the_fact_is_refused_with_what_to_do(model: Mo
         pal.trace(model, Fact("Space Needle", "{}"), corruption="relation", noise_level=1.0)
 
 
-def test_the_shuffled_subject_control_restores_another_subject(model: Model) -> None:
-    settings = {"corruption": "swap", "swap_with": ["China"], "spread_of": POOL}
-    own = pal.trace(model, POOL[0], **settings)  # type: ignore[arg-type]
-    other = pal.trace(model, POOL[0], donor="shuffled-subject", **settings)  # type: ignore[arg-type]
-    assert np.abs(own.effect).max() > 0
-    np.testing.assert_allclose(other.effect, 0, atol=1e-12)  # the run of China gets the states of China
+def test_the_shuffled_subject_control_restores_a_third_subject(model: Model) -> None:
+    settings: dict[str, Any] = {"corruption": "swap", "swap_with": ["China", "Chile"], "samples": 2}
+    own = pal.trace(model, POOL[0], **settings)
+    found = pal.trace(model, POOL[0], donor="shuffled-subject", **settings)
+    assert found.settings["swapped"] == ["China", "Chile"]
+    assert found.settings["donors"] == ["Chile", "China"]
+    assert (np.abs(found.effects).max(axis=(0, 1)) > 1e-3 * np.abs(own.effects).max()).all()
+    # restoring all of the last state of another subject's run gives what that run says
+    np.testing.assert_allclose(found.restored[-1, -1], found.samples[::-1], rtol=1e-9)
+    with pytest.raises(FactError, match="no third subject"):
+        pal.trace(model, POOL[0], donor="shuffled-subject", corruption="swap", swap_with=["China"])
+
+
+def test_a_shuffled_donor_differs_where_its_subject_does_also_before_the_corruption(model: Model) -> None:
+    fact = Fact("Kenya", "{} has the capital", "Nairobi", relation="capital")
+    settings: dict[str, Any] = {"corruption": "relation", "noise_level": 1.0, "samples": 2, "swap_with": ["China"]}
+    found = pal.trace(model, fact, donor="shuffled-subject", **settings)
+    end = found.subject[1]
+    assert np.abs(found.effect[:end]).max() > 0
+    clean = pal.trace(model, fact, **settings)
+    assert np.abs(clean.effect[:end]).max() == 0
+
+
+def test_subjects_to_swap_in_are_taken_once_and_never_the_own_one(model: Model) -> None:
+    found = swapped(
+        model, POOL[0], model.encode(POOL[0].text), POOL, 9, seed=1, swap_with=["Kenya", "China", "China", "X"]
+    )
+    assert found.subjects == ("China",)
+
+
+def test_a_resampled_lesion_depends_on_its_fact_alone(model: Model) -> None:
+    from palimpsest.locate.lesion import Lesioner
+
+    pool = (*POOL, EIFFEL, Fact("Danielle Darrieux", "The mother tongue of {} is", "French", relation="language"))
+    made = Lesioner.of(model, pool, by="resample", samples=3)
+    long = Fact("Kenya", "It is well known to all of us that the capital of {} is", "Nairobi", relation="capital")
+    lonely = Lesioner.of(model, POOL, by="resample")
+    together = made.each(model, [POOL[0], long])
+    for fact, one in zip([POOL[0], long], together, strict=True):
+        (alone,) = made.each(model, [fact])
+        np.testing.assert_allclose(one.log_p_patched, alone.log_p_patched, rtol=0, atol=1e-10)  # type: ignore[union-attr]
+    (reason,) = lonely.each(model, [POOL[0]])
+    assert "no prompt of another relation" in str(reason)
 
 
 def test_no_noise_has_no_total_effect_and_ratios_are_withheld(model: Model) -> None:
@@ -109,7 +148,7 @@ def test_scores_are_what_their_names_say() -> None:
 
 
 def test_a_foil_must_differ_from_the_answer(model: Model) -> None:
-    with pytest.raises(FactError, match="begins with the same token"):
+    with pytest.raises(FactError, match="the token that is scored as the answer"):
         pal.trace(model, EIFFEL, foil="Paris", noise_level=1.0, samples=1)
     same = Fact(EIFFEL.subject, EIFFEL.prompt, "Paris", "Paris")
     assert pal.trace(model, same, noise_level=1.0, samples=1).foil == ""
@@ -129,6 +168,12 @@ def test_the_gate_tells_known_from_unknown(model: Model) -> None:
     assert pal.trace(model, right, noise_level=1.0, samples=1, gate="foil").known
     assert not pal.trace(model, wrong, noise_level=1.0, samples=1, gate="foil").known
     assert pal.trace(model, Fact(EIFFEL.subject, EIFFEL.prompt), noise_level=1.0, samples=1).known
+    published = {"preset": "rome-2022", "noise_level": 1.0, "samples": 1}
+    said = model.tokenizer.decode([int(logits.argmax())])
+    assert pal.trace(model, Fact(EIFFEL.subject, EIFFEL.prompt, said), **published).known  # type: ignore[arg-type]
+    assert not pal.trace(model, Fact(EIFFEL.subject, EIFFEL.prompt, f"{said}x"), **published).known  # type: ignore[arg-type]
+    assert pal.trace(model, right, gate="foil", **published).known  # type: ignore[arg-type]
+    assert not pal.trace(model, wrong, gate="foil", **published).known  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="'first' or 'foil'"):
         pal.trace(model, right, noise_level=1.0, samples=1, gate="second")
 
@@ -182,4 +227,9 @@ def test_maps_become_data_frames_and_figures(model: Model) -> None:
     ]
     limits = {axes.images[0].get_clim() for axes in figure.axes[:3]}
     assert len(limits) == 1
-    assert "indirect effect" in figure.axes[3].get_ylabel()
+    assert figure.axes[3].get_ylabel() == "indirect effect (probability)"
+    both = plot_maps([maps[0], pal.lesion(model, EIFFEL, by="zero")])
+    assert both.axes[2].get_ylabel() == "indirect effect or lesion effect (probability)"
+    assert "state, zero" in both.axes[1].get_title()
+    with pytest.raises(InputError, match="one score"):
+        plot_maps([maps[0], maps[1].scored("log-probability")])

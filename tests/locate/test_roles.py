@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import palimpsest as pal
 from oracles.small import FACTS, model_of
 from palimpsest.errors import InputError, SettingError
-from palimpsest.locate import average, decisive_roles, roles_of, separability, share_of_total
+from palimpsest.locate import average, decisive_by_length, decisive_roles, roles_of, separability, share_of_total
 from palimpsest.locate.controls import against_other_layers, against_random_sites
 from palimpsest.locate.roles import ROLES, RoleProfile
 
@@ -33,6 +33,7 @@ def record(effect: Any, subject: tuple[int, int], **others: Any) -> dict[str, An
         "total_effect": 0.8,
         "withheld": "",
         "effect": effect.tolist(),
+        "settings": {"kind": "state"},
         "also": {},
     }
     return usual | others
@@ -44,12 +45,13 @@ def test_every_token_has_one_role(before: int, subject: int, after: int) -> None
     assert len(roles) == before + subject + after
     assert roles[-1] == "last"
     assert roles.count("before") == before
+    assert list(dict.fromkeys(roles)) == [role for role in ROLES if role in roles]
     assert roles.count("last subject") == (after > 0)
     assert roles.count("first subject") == (subject > 1)
     assert roles.count("middle subject") == max(0, subject - 2)
     assert roles.count("next") == (after > 1)
     assert roles.count("further") == max(0, after - 2)
-    assert set(roles) <= {*ROLES, "before"}
+    assert set(roles) <= set(ROLES)
 
 
 def test_averages_are_means_over_facts_of_means_over_tokens() -> None:
@@ -92,6 +94,8 @@ def test_unknown_facts_are_named_and_not_averaged() -> None:
 def test_maps_that_differ_in_layers_are_not_averaged() -> None:
     with pytest.raises(InputError, match="agree in layers"):
         average([record([[1], [2]], (0, 1)), record([[1, 2], [2, 3]], (0, 1))])
+    with pytest.raises(InputError, match='agree in kind, got "mlp", "state"'):
+        average([record([[1], [2]], (0, 1)), record([[1], [2]], (0, 1), settings={"kind": "mlp"})])
 
 
 def test_another_score_is_averaged_where_the_maps_have_it() -> None:
@@ -112,6 +116,26 @@ def test_decisive_roles_are_counted_with_wilsons_interval() -> None:
     assert "last" not in shares
     assert 0.3 < shares["last subject"].low < 0.75 < shares["last subject"].high < 1
     assert decisive_roles([early, late], read_out=True)["last"].value == 1
+    small = record([[0], [5], [0]], (1, 2), withheld="too small")
+    alone = record([[5]], (0, 1))
+    assert decisive_roles([early, small, alone])["last subject"].n == 1
+    with pytest.raises(InputError, match="None of the 2 known facts"):
+        decisive_roles([small, alone])
+
+
+def test_decisive_roles_are_told_apart_by_subject_length() -> None:
+    one = record([[5], [0], [0], [9]], (0, 1))
+    three = record([[0], [5], [0], [0], [9]], (0, 3))
+    shares = decisive_by_length([one, one, three])
+    assert list(shares) == ["1", "3 or more"]
+    assert shares["1"]["last subject"].value == 1
+    assert shares["1"]["last subject"].n == 2
+    assert shares["3 or more"]["middle subject"].value == 1
+
+
+def test_tokens_before_the_subject_are_averaged_where_something_has_an_effect() -> None:
+    assert average([record([[0], [5], [1]], (1, 2))]).roles == ["last subject", "last"]
+    assert average([record([[2], [5], [1]], (1, 2))]).roles == ["before", "last subject", "last"]
 
 
 def test_separability_tells_two_sites_from_one() -> None:
@@ -149,8 +173,17 @@ def test_controls_compare_named_layers_with_others_and_with_random_sites() -> No
     wrong, p = against_random_sites(planted, "next", [1])
     assert wrong.value < 0
     assert p > 0.5
+    for control in (against_other_layers, against_random_sites):
+        with pytest.raises(InputError, match=r"got \[9\]"):
+            control(planted, "last subject", [9])
     with pytest.raises(InputError, match="not all"):
         against_other_layers(planted, "last subject", range(4))
+
+
+def test_a_role_that_is_high_everywhere_does_not_make_its_layers_special() -> None:
+    flat = [record([[0] * 8, [0] * 8, [0.5] * 8], (0, 1), subject_text=str(i)) for i in range(12)]
+    assert against_other_layers(flat, "last", [3, 4]).value == 0
+    assert against_random_sites(flat, "last", [3, 4])[1] > 0.2  # a third of the draws have the same role
 
 
 def test_real_maps_average_like_what_is_read_back(tmp_path: Any) -> None:

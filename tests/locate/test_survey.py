@@ -101,8 +101,17 @@ def test_a_killed_survey_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: 
     assert again == whole
     assert load_results(tmp_path / "cut")["unknown"] == whole.unknown
     assert len(load_samples(tmp_path / "cut")) == 2 * len(FACTS)
-    with pytest.raises(SettingError, match="samples"):
-        trace_facts(model, FACTS, out=tmp_path / "cut", **(settings | {"samples": 3}))
+    for name, other in (("samples", 3), ("layers", [0]), ("spread_of", FACTS[:2]), ("batch_tokens", 77)):
+        with pytest.raises(SettingError, match="pool" if name == "spread_of" else name):
+            trace_facts(model, FACTS, out=tmp_path / "cut", **(settings | {name: other}))
+
+
+def test_a_map_that_is_not_finite_is_a_failure_with_its_reason() -> None:
+    model = model_of("gpt2")
+    with torch.no_grad():
+        next(iter(model.anatomy.layers[1].block.module.parameters())).fill_(float("nan"))
+    found = trace_facts(model, FACTS[:1], samples=1, noise_level=1.0)
+    assert "not finite" in found.failed["state/eiffel"]
 
 
 def test_in_memory_and_on_disk_agree(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import palimpsest as pal
-from families import byte_tokenizer
+from families import FAMILIES, byte_tokenizer
 from oracles.small import EIFFEL, FACTS, layers_of, model_of, precision_of, smollm2
-from oracles.textbook_trace import find_token_range, trace_states
+from oracles.textbook_trace import find_token_range, published_repatch, trace_states
 from palimpsest.errors import InputError, OutputError, SettingError
 from palimpsest.facts import Fact
 from palimpsest.locate import Trace
@@ -137,6 +137,10 @@ def test_each_fact_has_noise_of_its_own_but_not_in_the_published_preset() -> Non
     one, other = (noise_draw(2, 3, 8, seed=1, fact=fact) for fact in FACTS[:2])
     assert not torch.equal(one, other)
     assert torch.equal(one, noise_draw(2, 3, 8, seed=1, fact=FACTS[0]))
+    published = noise_draw(2, 3, 8, seed=1, fact=None)
+    assert not torch.equal(one, published)
+    both = torch.from_numpy(np.random.RandomState(1).randn(4, 3, 8))
+    assert torch.equal(torch.cat([published, noise_draw(2, 3, 8, seed=1, fact=None, draw=1)]), both)
 
 
 def test_the_published_preset_draws_and_scores_as_published(gpt2: Model) -> None:
@@ -151,6 +155,35 @@ def test_the_published_preset_draws_and_scores_as_published(gpt2: Model) -> None
     assert found.clean == pytest.approx(clean, abs=1e-6)
     np.testing.assert_allclose(found.samples, corrupted, rtol=0, atol=1e-5)
     np.testing.assert_allclose(found.restored, restored, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("severed", ["mlp", "attn"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox_parallel"])
+def test_the_published_severed_trace_draws_twice_from_one_stream(family: str, severed: str) -> None:
+    model = model_of(family, dtype=torch.float64)
+    found = pal.trace(
+        model, PLACES["middle"], severed=severed, samples=3, noise_level=0.7, preset="rome-2022", spread_of=FACTS
+    )
+    place, layers = FAMILIES[family], layers_of(model, family)
+    mlp = place.mlp if isinstance(place.mlp, str) else place.mlp[0]
+    modules = [layer.get_submodule(mlp if severed == "mlp" else place.attention) for layer in layers]
+    ids = model.tokenizer(found.fact.text).input_ids
+    token = int(model.net(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+    for t in range(found.subject[0], len(ids)):
+        for l in range(3):
+            score = published_repatch(model.net, layers, modules, ids, found.subject, 0.7, 3, (t, l), token)
+            assert found.restored[t, l].mean() == pytest.approx(score, abs=1e-12)
+    plain = pal.trace(model, PLACES["middle"], samples=3, noise_level=0.7, preset="rome-2022", spread_of=FACTS)
+    np.testing.assert_allclose(found.samples, plain.samples, atol=1e-12)  # m0 is of the first draw
+
+
+def test_the_published_noise_level_counts_subjects_that_recur(gpt2: Model) -> None:
+    twice = [FACTS[0], FACTS[1], Fact(FACTS[1].subject, "{} is"), FACTS[2]]
+    entries = [
+        gpt2.net.get_input_embeddings().weight[i].double() for f in twice for i in gpt2.tokenizer(f.subject).input_ids
+    ]
+    found = pal.trace(gpt2, EIFFEL, samples=1, spread_of=twice, preset="rome-2022")
+    assert found.settings["noise_level"] == pytest.approx(3 * float(torch.cat(entries).std()), rel=1e-6)
 
 
 def test_intervals_hold_the_effect_and_shrink_with_the_level(found: Trace) -> None:

@@ -67,7 +67,7 @@ def patch_every_cell(
     for t, l in cells if cells is not None else np.ndindex(length, n_layers):
         layers = [l] if kind == "state" else list(published_window(l, window, n_layers))
         with ExitStack() as stack:
-            for at in held:  # of every layer, as published: below the patch that changes nothing
+            for at in held:  # of every layer; below the patch that changes nothing, since the values are this run's own
                 if severed != kind or at not in layers:
                     stack.enter_context(_hooked(parts[str(severed)][at], _put(held[at][:, t], t)))
             for at in layers:
@@ -91,6 +91,60 @@ def trace_states(
     noisy = ([list(ids)] * len(noise), add_noise(noise, range(*subject)))
     base, donor, patched = patch_every_cell(net, {"state": layers}, noisy, clean, [token], cells=cells)
     return float(np.exp(donor[0, 0])), np.exp(base[:, 0]), np.exp(patched[..., 0])
+
+
+@torch.no_grad()
+def published_repatch(
+    net: nn.Module,
+    layers: Sequence[nn.Module],
+    unpatched: Sequence[nn.Module],
+    ids: Sequence[int],
+    subject: tuple[int, int],
+    level: float,
+    samples: int,
+    cell: tuple[int, int],
+    token: int,
+) -> float:
+    """`trace_with_repatch` of the published code, step by step: one random stream for both of its passes.
+
+    Row 0 is clean. The first pass, with the first draw of noise, records; the second, with the next draw, puts the module
+    outputs of the first back at every layer and restores one clean state.
+    """
+    stream, (t, l), width = np.random.RandomState(1), cell, net.get_input_embeddings().weight.shape[1]
+    first_pass: dict[int, Tensor] = {}
+    rows = torch.tensor([list(ids)] * (samples + 1))
+
+    def corrupt(embedded: Tensor) -> Tensor:
+        embedded = embedded.clone()
+        embedded[1:, subject[0] : subject[1]] += level * torch.from_numpy(
+            stream.randn(samples, subject[1] - subject[0], width)
+        )
+        return embedded
+
+    def put_back(at: int) -> Corrupt:
+        def put(hidden: Tensor) -> Tensor:
+            hidden = hidden.clone()
+            hidden[1:, t] = first_pass[at][1:, t]
+            return hidden
+
+        return put
+
+    def restore(hidden: Tensor) -> Tensor:
+        hidden = hidden.clone()
+        hidden[1:, t] = hidden[0, t]
+        return hidden
+
+    with ExitStack() as stack:
+        stack.enter_context(_hooked(net.get_input_embeddings(), corrupt))
+        with ExitStack() as first:
+            for at, module in enumerate(unpatched):
+                first.enter_context(_hooked(module, lambda hidden, at=at: first_pass.update({at: hidden.clone()})))
+            net(input_ids=rows, use_cache=False)
+        for at, module in enumerate(unpatched):
+            stack.enter_context(_hooked(module, put_back(at)))
+        stack.enter_context(_hooked(layers[l], restore))
+        logits = net(input_ids=rows, use_cache=False).logits
+    return float(torch.softmax(logits[1:, -1], dim=1).mean(dim=0)[token])
 
 
 def add_noise(noise: np.ndarray, positions: Sequence[int]) -> Corrupt:

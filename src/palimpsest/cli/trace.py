@@ -44,6 +44,13 @@ from palimpsest.cli.common import (
 @click.option("--corruption", help="noise (the default), swap, mean or relation.")
 @click.option("--score", help="probability (the default), log-probability or logit-difference.")
 @click.option("--donor", help="clean (the default), or shuffled-subject: the control.")
+@click.option("--gate", help="A fact is known when its answer comes first (first), or above the foil (foil).")
+@click.option(
+    "--lesion",
+    "by",
+    type=click.Choice(["noise", "interchange", "mean", "resample", "zero"]),
+    help="Lesion the clean run as well, on the same grid, by this.",
+)
 @click.option("--samples", type=click.IntRange(min=1), help="Noise samples, or subjects swapped in.")
 @click.option(
     "--noise-level", type=float, help="Standard deviation of the noise; 3 times the spread of the embeddings."
@@ -65,6 +72,8 @@ def command(
     corruption: str | None,
     score: str | None,
     donor: str | None,
+    gate: str | None,
+    by: str | None,
     samples: int | None,
     noise_level: float | None,
     batch_tokens: int | None,
@@ -75,38 +84,42 @@ def command(
     file = read(facts, limit)
     import numpy as np
 
-    from palimpsest.locate import trace_facts
+    from palimpsest.locate.lesion import Lesioner
+    from palimpsest.locate.survey import Mapper, survey
+    from palimpsest.locate.trace import Tracer
     from palimpsest.model import load
     from palimpsest.runs import check_writable
 
     check_writable(Path(out))
-    settings = given(
-        preset=preset,
+    shared = given(
         seed=seed,
         layers=layers,
         window=window,
         severed=severed,
-        corruption=corruption,
         score=score,
-        donor=donor,
+        gate=gate,
         samples=samples,
         noise_level=noise_level,
         batch_tokens=batch_tokens,
     )
-    found = trace_facts(
-        load(model), file.facts, kinds=kinds or ("state",), out=out, progress=progress_bar(), **settings
-    )
+    restored = given(preset=preset, corruption=corruption, donor=donor)
+    loaded, pool = load(model), file.facts if len(file.facts) > 1 else None
+    kinds = kinds or ("state",)
+    mappers: dict[str, Mapper] = {kind: Tracer.of(loaded, pool, kind=kind, **shared, **restored) for kind in kinds}
+    if by:
+        mappers |= {f"{kind}, lesion": Lesioner.of(loaded, pool, kind=kind, by=by, **shared) for kind in kinds}
+    found = survey(loaded, file.facts, mappers, out=out, progress=progress_bar())
     for item, reason in found.failed.items():
         click.echo(f"palimpsest: {item}: {reason}", err=True)
     rows = []
-    for kind in found.records:
-        for record in found.maps(kind):
+    for label in found.records:
+        for record in found.maps(label):
             effect = np.array(record["effect"])
             token, column = np.unravel_index(int(effect.argmax()), effect.shape)
             rows.append(
                 {
                     "fact": record["fact"]["id"],
-                    "kind": kind,
+                    "kind": label,
                     "known": record["known"],
                     "clean": record["clean"],
                     "corrupted": record["corrupted"],

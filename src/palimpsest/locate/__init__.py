@@ -13,7 +13,16 @@ from palimpsest.locate.neuron_meaning import regress_on_text, what_neurons_write
 from palimpsest.locate.neurons import Attribution, neurons
 from palimpsest.locate.probes import Probes, probe
 from palimpsest.locate.reading import Profile
-from palimpsest.locate.roles import ROLES, RoleProfile, average, decisive_roles, roles_of, separability, share_of_total
+from palimpsest.locate.roles import (
+    ROLES,
+    RoleProfile,
+    average,
+    decisive_by_length,
+    decisive_roles,
+    roles_of,
+    separability,
+    share_of_total,
+)
 from palimpsest.locate.survey import Survey, lesion_facts, survey, trace_facts
 from palimpsest.locate.trace import trace
 
@@ -38,6 +47,7 @@ __all__ = [
     "ask_each",
     "average",
     "check_localizer",
+    "decisive_by_length",
     "decisive_roles",
     "eligible",
     "knockout",

@@ -58,9 +58,10 @@ def ask(
 ) -> Asked:
     """Encode one fact and choose what is scored.
 
-    The answer is `answer`, else `target_true`, else the model's own first choice (always, with `argmax`); the foil is
-    `foil`, else `target_new` where its first token differs from the answer's. The fact is known when the answer is the
-    model's first choice (gate "first"), or likelier than the foil ("foil").
+    The answer is `answer`, else `target_true`, else the model's own first choice (always, with `argmax`); the foil is `foil`,
+    else `target_new` where its first token differs from the answer's. The fact is known when the answer's first token is the
+    first choice (gate "first"; with `argmax`, as in the published code, when the first choice is the whole answer), or
+    likelier than the foil's ("foil").
 
     Raises:
         FactError: answer and given foil begin with the same token, one of them has no token, or the score is a
@@ -78,8 +79,8 @@ def ask(
     against = None if other is None else _first(model, fact.text, other)
     if against == token and foil is not None:
         raise FactError(
-            f"The foil {foil!r} begins with the same token {model.tokenizer.decode([token])!r} as the answer "
-            f"{wanted!r}; give one that begins otherwise."
+            f"The foil {foil!r} begins with {model.tokenizer.decode([token])!r}, the token that is scored as the answer to "
+            f"{fact.text!r}; give one that begins otherwise."
         )
     has_foil = against is not None and against != token
     if score == "logit-difference" and not has_foil:
@@ -87,8 +88,13 @@ def ask(
             f"The fact {fact.id} ({fact.text!r}) has no foil that begins otherwise than its answer "
             f"{model.tokenizer.decode([token])!r}; give it a target_new, or name one with foil."
         )
+    if gate == "foil":
+        known = against is not None and bool(logits[true] > logits[against])
+    elif argmax and wanted is not None:  # the published filter
+        known = model.tokenizer.decode([best]).strip() == wanted
+    else:
+        known = true == best
     opponent = against if has_foil and against is not None else token
-    known = true == best if gate == "first" else has_foil and bool(logits[token] > logits[opponent])
     return Asked(fact, encoded, subject, (token, opponent), has_foil, known)
 
 

@@ -5,7 +5,7 @@
 It raises `ContractError` with one sentence naming the first clause that does not hold:
 
     1  the result is finite numbers, of which the last axis is the layers
-    2  the model is left as it was: weights, hooks, training modes, gradients, and torch's random state
+    2  the model is left as it was: weights, buffers, hooks, training modes, gradients; so are torch's and numpy's random states
     3  asked twice, the answer is the same; also after another fact was asked, and in training mode
     4  the padding side of the tokenizer changes nothing
     5  a fact whose subject opens the prompt, or is all of it, gets an answer or an `InputError`, nothing else
@@ -53,9 +53,10 @@ def check_localizer(
             f"A check needs two facts or more and a module 'mlp', 'attn' or None, got {len(facts)} and {module!r}."
         )
     weights, hooks, modes = weights_of(model), hooks_of(model), modes_of(model)
-    random = torch.random.get_rng_state()
+    random, numpy_random = torch.random.get_rng_state(), np.array(np.random.get_state()[1])  # type: ignore[index]
     first = _answer(localize, model, facts[0])
     _require(torch.equal(torch.random.get_rng_state(), random), "2: torch's random state must be left alone")
+    _require(np.array_equal(np.random.get_state()[1], numpy_random), "2: numpy's random state must be left alone")  # type: ignore[index]
     _unchanged(model, weights, hooks, modes)
     _same(first, _answer(localize, model, facts[0]), "3: asked twice, the answer must be the same")
     _answer(localize, model, facts[1])
@@ -84,7 +85,9 @@ def _answer(localize: Localize, model: Model, fact: Fact) -> np.ndarray:
     return found
 
 
-def _unchanged(model: Model, weights: dict[str, Tensor], hooks: dict[str, list[int]], modes: dict[str, object]) -> None:
+def _unchanged(
+    model: Model, weights: dict[str, Tensor], hooks: dict[str, list[object]], modes: dict[str, object]
+) -> None:
     differs = same_weights(model, weights)
     _require(not differs, f"2: no weight may change, but {differs} did")
     _require(hooks_of(model) == hooks, "2: no hook may be left behind")
@@ -107,8 +110,9 @@ def _check_places(localize: Localize, model: Model, fact: Fact) -> None:
         moved = Fact(fact.subject, prompt, fact.target_true, fact.target_new)
         try:
             _answer(localize, model, moved)
-        except (InputError, ContractError):
-            continue
+        except (InputError, ContractError) as error:
+            if isinstance(error, ContractError):
+                raise
         except Exception as error:
             raise ContractError(
                 f"The instrument breaks clause 5: {moved.text!r} must give an answer or an InputError, "

@@ -2,7 +2,7 @@
 
     re-initialised model    the same architecture with fresh weights: what the instrument finds there is not about facts
     other layers            the named layers against all others at the same role
-    random sites            the named cells against as many cells drawn at random
+    random sites            the named layers and role against layers and a role drawn at random, the same ones for all facts
 
 What is compared must be named before it is looked at, or chosen on other facts: the largest cell of a map beats its
 neighbours by construction.
@@ -16,7 +16,7 @@ import torch
 
 from palimpsest.errors import InputError
 from palimpsest.locate.maps import Maps, records_of
-from palimpsest.locate.roles import roles_of
+from palimpsest.locate.roles import ROLES, roles_of
 from palimpsest.model import Model, load
 from palimpsest.statistics import Estimate, cluster_bootstrap
 
@@ -35,52 +35,79 @@ def reinitialised(model: Model, *, seed: int = 0) -> Model:
 def against_other_layers(
     maps: Maps, role: str, layers: Sequence[int], *, score: str | None = None, seed: int = 0
 ) -> Estimate:
-    """Mean over facts of (effect at `role` in `layers`) - (effect at `role` in all other layers)."""
-    differences, clusters = [], []
-    for record, rows in _with_role(maps, role, score):
-        inside = [i for i, l in enumerate(record["layers"]) if l in set(layers)]
+    """Mean over facts of (effect at `role` in `layers`) - (effect at `role` in all other layers).
+
+    Raises:
+        InputError: no known fact has the role, or the maps do not have some of the layers, or have no others.
+    """
+    records = _with_role(maps, role, score)
+    differences = []
+    for record in records:
+        inside = _columns(record, layers)
         outside = [i for i in range(len(record["layers"])) if i not in inside]
-        if not inside or not outside:
-            raise InputError(f"The maps have layers {record['layers']}; name some of them, not none and not all.")
-        differences.append(float(rows[:, inside].mean() - rows[:, outside].mean()))
-        clusters.append((record["fact"]["relation"], record["fact"]["subject"]))
-    return cluster_bootstrap(differences, clusters, seed=seed)
+        if not outside:
+            raise InputError(f"The maps have layers {record['layers']}; name some of them, not all.")
+        differences.append(_mean(record, role, inside) - _mean(record, role, outside))
+    return cluster_bootstrap(differences, [_cluster(record) for record in records], seed=seed)
 
 
 def against_random_sites(
     maps: Maps, role: str, layers: Sequence[int], *, draws: int = 199, score: str | None = None, seed: int = 0
 ) -> tuple[Estimate, float]:
-    """The same against as many random cells of the same map, drawn `draws` times, and its permutation p.
+    """The same against random sites of the same size: as many layers, at a role that at least half of the facts have.
 
-    p = (1 + number of draws whose average over facts reaches that of the named cells) / (1 + draws).
+    Each draw is one role and one set of layers for all facts, as the named site is; it is not a draw of the named site
+    itself. p = (1 + number of draws whose mean over facts reaches the named site's) / (1 + draws).
 
     Returns:
-        (mean over facts of named minus random, p)
+        (mean over facts of the named site minus the mean of the draws, p)
+
+    Raises:
+        InputError: as for `against_other_layers`.
     """
-    draw = np.random.default_rng(seed)
-    named, random, clusters = [], [], []
-    for record, rows in _with_role(maps, role, score):
-        inside = [i for i, l in enumerate(record["layers"]) if l in set(layers)]
-        roles = roles_of(len(record["tokens"]), tuple(record["subject"]))
-        cells = np.array(record["effect"])[[i for i, name in enumerate(roles) if name != "before"]].ravel()
-        named.append(float(rows[:, inside].mean()))
-        size = min(rows.shape[0] * len(inside), len(cells))
-        random.append([float(draw.choice(cells, size, replace=False).mean()) for _ in range(draws)])
-        clusters.append((record["fact"]["relation"], record["fact"]["subject"]))
-    drawn = np.array(random)
-    reached = int((drawn.mean(axis=0) >= np.mean(named)).sum())
-    gap = cluster_bootstrap(list(np.array(named) - drawn.mean(axis=1)), clusters, seed=seed)
+    records, draw = _with_role(maps, role, score), np.random.default_rng(seed)
+    size = len(_columns(records[0], layers))
+    usual = [name for name in ROLES if 2 * sum(name in _roles(record) for record in records) >= len(records)]
+    named = np.array([_mean(record, role, _columns(record, layers)) for record in records])
+    drawn = np.full((draws, len(records)), np.nan)
+    for i in range(draws):
+        name, columns = role, sorted(_columns(records[0], layers))
+        while name == role and columns == sorted(_columns(records[0], layers)):
+            name = usual[int(draw.integers(len(usual)))]
+            columns = sorted(draw.choice(len(records[0]["layers"]), size, replace=False).tolist())
+        drawn[i] = [_mean(r, name, columns) if name in _roles(r) else np.nan for r in records]
+    reached = int((np.nanmean(drawn, axis=1) >= named.mean()).sum())
+    gap = cluster_bootstrap(
+        list(named - np.nanmean(drawn, axis=0)), [_cluster(record) for record in records], seed=seed
+    )
     return gap, (1 + reached) / (1 + draws)
 
 
-def _with_role(maps: Maps, role: str, score: str | None) -> list[tuple[Mapping[str, Any], np.ndarray]]:
-    """Records of known facts that have a token of the role, each with its rows."""
-    found = []
-    for record in records_of(maps, score):
-        roles = roles_of(len(record["tokens"]), tuple(record["subject"]))
-        has = [i for i, name in enumerate(roles) if name == role]
-        if record["known"] and has:
-            found.append((record, np.array(record["effect"])[has]))
+def _with_role(maps: Maps, role: str, score: str | None) -> list[Mapping[str, Any]]:
+    """The known facts that have a token of the role; all with the same layers."""
+    found = [record for record in records_of(maps, score) if record["known"] and role in _roles(record)]
     if not found:
         raise InputError(f"No map of a known fact has a token of the role {role!r}.")
+    if any(record["layers"] != found[0]["layers"] for record in found):
+        raise InputError("Maps that are compared must agree in layers; compare those of one call.")
     return found
+
+
+def _columns(record: Mapping[str, Any], layers: Sequence[int]) -> list[int]:
+    inside = [i for i, l in enumerate(record["layers"]) if l in set(layers)]
+    if not inside:
+        raise InputError(f"The maps have layers {record['layers']}, got {list(layers)}; name some of theirs.")
+    return inside
+
+
+def _mean(record: Mapping[str, Any], role: str, columns: Sequence[int]) -> float:
+    rows = [i for i, name in enumerate(_roles(record)) if name == role]
+    return float(np.array(record["effect"])[np.ix_(rows, list(columns))].mean())
+
+
+def _roles(record: Mapping[str, Any]) -> list[str]:
+    return roles_of(len(record["tokens"]), (record["subject"][0], record["subject"][1]))
+
+
+def _cluster(record: Mapping[str, Any]) -> tuple[str, str]:
+    return record["fact"]["relation"], record["fact"]["subject"]

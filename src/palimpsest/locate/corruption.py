@@ -13,7 +13,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from palimpsest.model.tokens import Encoded
 
 SPREADS = 3.0
 CORRUPTIONS = ("noise", "swap", "mean", "relation")
+SUBJECTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Corruption:
         shared: one draw for all facts with as many corrupted tokens, as in the published code.
         pool: facts whose subjects are swapped in, and whose mean is taken.
         swap_with: these subjects, and no others, are swapped in.
+        mean: what `mean` puts in, measured once for all facts.
     """
 
     kind: str = "noise"
@@ -69,6 +71,7 @@ class Corruption:
     shared: bool = False
     pool: tuple[Fact, ...] = ()
     swap_with: tuple[str, ...] = ()
+    mean: Float[Tensor, "width"] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.kind not in CORRUPTIONS:
@@ -78,8 +81,20 @@ class Corruption:
         if not 0 <= self.noise_level < float("inf"):
             raise SettingError(f"A corruption needs a noise_level of 0 or more, got {self.noise_level}.")
 
-    def of(self, model: Model, fact: Fact, encoded: Encoded) -> Corrupted:
-        """The corrupted rows of one prompt.
+    @property
+    def card(self) -> dict[str, object]:
+        """The settings as plain data; the pool as a hash of what is used of it."""
+        used = sorted((fact.subject, fact.relation, str(fact.target_true)) for fact in self.pool)
+        return {
+            "samples": self.samples,
+            "noise_level": self.noise_level if self.kind in ("noise", "relation") else None,
+            "seed": self.seed,
+            "swap_with": list(self.swap_with),
+            "pool": hashlib.sha256(repr(used).encode()).hexdigest()[:16],
+        }
+
+    def of(self, model: Model, fact: Fact, encoded: Encoded, *, draw: int = 0) -> Corrupted:
+        """The corrupted rows of one prompt; `draw` counts the noise draws made before (of one random stream).
 
         Raises:
             FactError: nothing can be corrupted: no other subject fits, or no token stands beside the subject.
@@ -88,17 +103,22 @@ class Corruption:
         if self.kind == "swap":
             return swapped(model, fact, encoded, self.pool, self.samples, seed=self.seed, swap_with=self.swap_with)
         if self.kind == "mean":
-            mean = subject_embeddings(model, self.pool or (fact,)).mean(0)
+            mean = subject_embeddings(model, self.pool or (fact,)).mean(0) if self.mean is None else self.mean
             return Corrupted((encoded.ids,), subject, instead=mean.expand(len(subject), -1))
         positions = subject
         if self.kind == "relation":
             positions = tuple(i for i, (a, b) in enumerate(encoded.offsets) if a < b and i not in subject)
             if not positions:
                 raise FactError(f"The prompt {fact.text!r} has no token beside its subject, so there is no relation.")
-        draw = noise_draw(
-            self.samples, len(positions), model.anatomy.width, seed=self.seed, fact=None if self.shared else fact
+        noise = noise_draw(
+            self.samples,
+            len(positions),
+            model.anatomy.width,
+            seed=self.seed,
+            fact=None if self.shared else fact,
+            draw=draw,
         )
-        return Corrupted((encoded.ids,) * self.samples, positions, added=self.noise_level * draw)
+        return Corrupted((encoded.ids,) * self.samples, positions, added=self.noise_level * noise)
 
 
 def swapped(
@@ -118,17 +138,18 @@ def swapped(
     """
     subject = encoded.tokens_of(*fact.subject_span)
     own = {str(fact.target_true).casefold(), *(name.casefold() for name in fact.answer_aliases)}
-    others = list(swap_with) or sorted(
-        {
-            other.subject
-            for other in pool
-            if other.relation == fact.relation
-            and other.subject.casefold() != fact.subject.casefold()
-            and (fact.target_true is None or str(other.target_true).casefold() not in own)
-        }
-    )
-    name = f"{seed}\0{fact.subject}\0{fact.prompt}".encode()
-    order = np.random.RandomState(int.from_bytes(hashlib.blake2b(name, digest_size=4).digest(), "big"))
+    others = [name for name in dict.fromkeys(swap_with) if name.casefold() != fact.subject.casefold()]
+    if not swap_with:
+        others = sorted(
+            {
+                other.subject
+                for other in pool
+                if other.relation == fact.relation
+                and other.subject.casefold() != fact.subject.casefold()
+                and (fact.target_true is None or str(other.target_true).casefold() not in own)
+            }
+        )
+    order = np.random.RandomState(seed_of(fact, seed))
     rows, chosen = [], []
     for i in range(len(others)) if swap_with else order.permutation(len(others)):
         begin = fact.subject_span[0]
@@ -149,30 +170,44 @@ def swapped(
     return Corrupted(tuple(rows), tuple(subject), subjects=tuple(chosen))
 
 
-def subject_embeddings(model: Model, facts: Sequence[Fact]) -> Float[Tensor, "tokens width"]:
-    """The embeddings of all tokens of the subjects of `facts`, each subject once."""
-    subjects = sorted({fact.subject for fact in facts})
-    batch = pad([model.tokenizer(subject, add_special_tokens=False).input_ids for subject in subjects])
-    return model.record(batch, [EMBED])[EMBED][batch.mask.bool().to(model.device)]
+def seed_of(fact: Fact, seed: int) -> int:
+    """A seed of 32 bits of its own for each fact and seed, the same on every machine."""
+    name = f"{seed}\0{fact.subject}\0{fact.prompt}".encode()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=4).digest(), "big")
 
 
-def embedding_spread(model: Model, facts: Sequence[Fact]) -> float:
-    """Standard deviation over all entries of the embeddings of all subject tokens of `facts`, as in the published code."""
-    return float(subject_embeddings(model, facts).double().std())
+def subject_embeddings(model: Model, facts: Sequence[Fact], *, distinct: bool = True) -> Float[Tensor, "tokens width"]:
+    """The embeddings of all tokens of the subjects of `facts`, each subject once (once a fact, unless `distinct`)."""
+    subjects = sorted({fact.subject for fact in facts}) if distinct else [fact.subject for fact in facts]
+    parts = []
+    for begin in range(0, len(subjects), SUBJECTS_AT_ONCE):
+        some = subjects[begin : begin + SUBJECTS_AT_ONCE]
+        batch = pad([model.tokenizer(subject, add_special_tokens=False).input_ids for subject in some])
+        parts.append(model.record(batch, [EMBED])[EMBED][batch.mask.bool().to(model.device)])
+    return torch.cat(parts)
+
+
+def embedding_spread(model: Model, facts: Sequence[Fact], *, distinct: bool = True) -> float:
+    """Standard deviation over all entries of the embeddings of all subject tokens of `facts`.
+
+    The published code takes the subjects of all its facts, those that recur as often as they do (`distinct` false).
+    """
+    return float(subject_embeddings(model, facts, distinct=distinct).double().std())
 
 
 def noise_draw(
-    samples: int, tokens: int, width: int, *, seed: int, fact: Fact | None
+    samples: int, tokens: int, width: int, *, seed: int, fact: Fact | None, draw: int = 0
 ) -> Float[Tensor, "samples tokens width"]:
     """Standard normal noise in float64, the same for a fact, a seed and a shape on every machine.
 
     With `fact` None the draw depends on the shape only and begins with `RandomState(seed)`, as in the published code, where
-    all facts with as many subject tokens share one draw.
+    all facts with as many subject tokens share one draw. `draw` is how many draws of that shape come before, of the same
+    random stream.
     """
-    if fact is not None:
-        name = f"{seed}\0{fact.subject}\0{fact.prompt}".encode()
-        seed = int.from_bytes(hashlib.blake2b(name, digest_size=4).digest(), "big")
-    return torch.from_numpy(np.random.RandomState(seed).randn(samples, tokens, width))
+    stream = np.random.RandomState(seed if fact is None else seed_of(fact, seed))
+    for _ in range(draw):
+        stream.randn(samples, tokens, width)
+    return torch.from_numpy(stream.randn(samples, tokens, width))
 
 
 def embedding_taps(
@@ -198,9 +233,9 @@ def embedding_taps(
 
     def taps(first: int) -> Sequence[Tap]:
         def corrupt(embedded: Tensor) -> Tensor:
+            # in float64 and rounded once, as in the published code; on the CPU, because not every device has it
             there = slice(first, first + embedded.shape[1])
-            remaining = embedded * kept[:, there].to(embedded.device)
-            return remaining + added[:, there].to(embedded)
+            return (embedded.cpu().double() * kept[:, there] + added[:, there]).to(embedded)
 
         return (Tap(EMBED, corrupt),)
 

@@ -5,7 +5,7 @@
     noise         what the site was in the run with noise on the subject; one sample a draw
     interchange   what it was for another subject of the relation, with another answer; one sample a subject
     mean          its mean over those subjects
-    resample      what it was at a random token of a random other prompt; one sample a prompt
+    resample      what it was at a random token, not the first, of a random prompt of another relation; one sample a prompt
     zero          zero
 
 N says that the clean run needs the site's own value. A site with a large indirect effect and no N is one of several
@@ -35,11 +35,11 @@ from palimpsest.locate.asked import (
     run_corrupted,
     scored_tokens,
 )
-from palimpsest.locate.corruption import SPREADS, Corrupted, Corruption, embedding_spread, swapped
+from palimpsest.locate.corruption import SPREADS, Corrupted, Corruption, embedding_spread, seed_of, swapped
 from palimpsest.locate.maps import Lesion, checked_score
 from palimpsest.locate.patching import BATCH_TOKENS, Patch, patch_grid
-from palimpsest.locate.trace import chosen_layers, described, own_cells
-from palimpsest.model import Model, Site
+from palimpsest.locate.trace import chosen_layers, described, finite, own_cells, settings_of
+from palimpsest.model import Model, Site, pad
 from palimpsest.runs import Progress
 
 BY = ("noise", "interchange", "mean", "resample", "zero")
@@ -78,6 +78,7 @@ def lesion(
     Raises:
         SettingError: an unknown `by`, kind or score, or a number out of range.
         FactError: the subject is not in the prompt, the foil begins like the answer, or no other subject fits.
+        InputError: the prompt is longer than the model reads.
     """
     made = Lesioner.of(
         model,
@@ -101,6 +102,19 @@ def lesion(
     if isinstance(found, PalimpsestError):
         raise found
     return found
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the values that are put in come from.
+
+    Attributes:
+        rows: the runs they are taken from; the prompt's own for `zero` and `resample`.
+        elsewhere: for `resample`, per sample the ids of another prompt and a position in it for every token.
+    """
+
+    rows: Corrupted
+    elsewhere: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,6 +155,8 @@ class Lesioner:
         """From what a user gives, with every default filled in; the noise level is measured here."""
         if by not in BY:
             raise SettingError(f"A lesion is made by one of {', '.join(BY)}, got {by!r}.{did_you_mean(by, BY)}")
+        if batch_tokens < 1:
+            raise SettingError(f"A run has at least one token, got batch_tokens={batch_tokens}.")
         pool = tuple(spread_of) if spread_of is not None else tuple(read_facts("shipped").facts)
         if noise_level is None:
             noise_level = SPREADS * embedding_spread(model, pool) if by == "noise" else 0.0
@@ -163,20 +179,18 @@ class Lesioner:
     @property
     def card(self) -> dict[str, object]:
         """The settings as plain data."""
-        how = self.corruption
         return {
             "kind": self.patch.kind,
             "window": self.patch.window,
             "severed": self.patch.severed,
             "by": self.by,
-            "samples": how.samples,
-            "noise_level": how.noise_level if self.by == "noise" else None,
-            "seed": how.seed,
+            **self.corruption.card,
             "score": self.score,
             "gate": self.gate,
             "answer": self.answer,
             "foil": self.foil,
-            "swap_with": list(how.swap_with),
+            "layers": list(self.layers),
+            "batch_tokens": self.batch_tokens,
         }
 
     @torch.no_grad()
@@ -191,25 +205,24 @@ class Lesioner:
             )
             return [failures.get(i) or next(maps) for i in range(len(facts))]
 
-    def _ask(self, model: Model, fact: Fact) -> tuple[Asked, Corrupted]:
-        """What is asked, and the rows where the values come from (for `zero` and `resample` the clean row)."""
+    def _ask(self, model: Model, fact: Fact) -> tuple[Asked, Source]:
+        """What is asked, and where the values that are put in come from."""
         asked = ask(model, fact, answer=self.answer, foil=self.foil, score=self.score, gate=self.gate)
-        how, subject = self.corruption, asked.subject
+        how, alone = self.corruption, Corrupted((asked.encoded.ids,), tuple(asked.subject))
         if self.by == "noise":
-            return asked, how.of(model, fact, asked.encoded)
+            return asked, Source(how.of(model, fact, asked.encoded))
         if self.by in ("interchange", "mean"):
-            return asked, swapped(
-                model, fact, asked.encoded, how.pool, how.samples, seed=how.seed, swap_with=how.swap_with
-            )
-        return asked, Corrupted((asked.encoded.ids,), tuple(subject))
+            others = swapped(model, fact, asked.encoded, how.pool, how.samples, seed=how.seed, swap_with=how.swap_with)
+            return asked, Source(others)
+        return asked, Source(alone, resampled(model, asked, how) if self.by == "resample" else ())
 
     def _maps(
-        self, model: Model, asked: Sequence[Asked], others: Sequence[Corrupted], progress: Progress | None
-    ) -> list[Lesion]:
+        self, model: Model, asked: Sequence[Asked], sources: Sequence[Source], progress: Progress | None
+    ) -> list[Lesion | PalimpsestError]:
         n_layers, sites = model.n_layers, self.patch.donor_sites(model.n_layers)
         base = run_clean(model, asked, self.patch.base_sites(n_layers))
-        other = run_corrupted(model, asked, others, sites)
-        donor, of_donor = self._donors(model, asked, other, sites)
+        other = run_corrupted(model, asked, [source.rows for source in sources], sites)
+        donor, of_donor = self._donors(model, base, other, sources, sites)
         corrupts = self.by not in ("zero", "resample")
         rows, owner = list[tuple[int, int]](), list[int]()
         for i in range(len(asked)):
@@ -222,7 +235,7 @@ class Lesioner:
             donor,
             rows=rows,
             # before the first token that differs, the other run is the same run
-            first=[base.offset[i] + (others[i].positions[0] if corrupts else 0) for i in owner],
+            first=[base.offset[i] + (sources[i].rows.positions[0] if corrupts else 0) for i in owner],
             scored=scored_tokens([asked[i] for i in owner]),
             layers=self.layers,
             batch_tokens=self.batch_tokens,
@@ -232,48 +245,60 @@ class Lesioner:
         own = [slice(int(a), int(b)) for a, b in zip(of_rows, of_rows[1:], strict=False)]
         mine = Rows(base.ran, tuple(own), base.offset)
         return [
-            Lesion(
-                **described(model, one, self.layers, self.score),
-                log_p_clean=clean_log_p(base, i),
-                log_p_corrupted=other.ran.log_p[other.of[i]] if corrupts else np.empty((0, 2)),
-                log_p_patched=own_cells(patched, mine, i),
-                settings={"model": model.name} | self.card | ({"swapped": list(how.subjects)} if how.subjects else {}),
+            finite(
+                Lesion(
+                    **described(model, one, self.layers, self.score),
+                    log_p_clean=clean_log_p(base, i),
+                    log_p_corrupted=other.ran.log_p[other.of[i]] if corrupts else np.empty((0, 2)),
+                    log_p_patched=own_cells(patched, mine, i),
+                    settings=settings_of(model, self.card, source.rows),
+                )
             )
-            for i, (one, how) in enumerate(zip(asked, others, strict=True))
+            for i, (one, source) in enumerate(zip(asked, sources, strict=True))
         ]
 
     def _donors(
-        self, model: Model, asked: Sequence[Asked], other: Rows, sites: Sequence[Site]
+        self, model: Model, base: Rows, other: Rows, sources: Sequence[Source], sites: Sequence[Site]
     ) -> tuple[dict[Site, Tensor], list[list[int]]]:
         """The tensors that are put in, and per fact the rows of them it uses."""
-        states = other.ran.states
+        states, alone = other.ran.states, [[i] for i in range(len(sources))]
         if self.by in ("noise", "interchange"):
             return states, [list(range(of.start, of.stop)) for of in other.of]
-        alone = [[i] for i in range(len(asked))]
         if self.by == "mean":
             return {site: torch.stack([states[site][of].mean(0) for of in other.of]) for site in sites}, alone
         if self.by == "zero":
             return {site: torch.zeros_like(states[site]) for site in sites}, alone
-        return self._resampled(model, asked, other, sites)
-
-    def _resampled(
-        self, model: Model, asked: Sequence[Asked], other: Rows, sites: Sequence[Site]
-    ) -> tuple[dict[Site, Tensor], list[list[int]]]:
-        """Per fact and sample another prompt of the pool, and per column a random token of it."""
-        columns, how = other.ran.batch.ids.shape[1], self.corruption
+        columns = base.ran.batch.ids.shape[1]
         parts: list[dict[Site, Tensor]] = []
         rows: list[list[int]] = []
-        for one in asked:
-            pool = [fact for fact in how.pool if fact.text != one.fact.text and fact.relation != one.fact.relation]
-            if not pool:
-                raise FactError(
-                    f"There is no prompt of another relation to resample from for {one.fact.id}; give more facts."
-                )
-            draw = np.random.RandomState(how.seed)
-            chosen = [pool[i] for i in draw.choice(len(pool), min(how.samples, len(pool)), replace=False)]
-            rows.append(list(range(sum(map(len, rows)), sum(map(len, rows)) + len(chosen))))
-            for fact in chosen:
-                alone = run_clean(model, [ask(model, fact, answer=self.answer)], sites)
-                at = torch.from_numpy(draw.randint(alone.ran.batch.ids.shape[1], size=columns))
-                parts.append({site: alone.ran.states[site][0, at.to(model.device)] for site in sites})
+        for source, offset in zip(sources, base.offset, strict=True):
+            begin = len(parts)
+            for ids, positions in source.elsewhere:
+                at = torch.zeros(columns, dtype=torch.long)
+                at[offset:] = torch.tensor(positions)
+                found = model.record(pad([ids]), sites)
+                parts.append({site: found[site][0, at.to(model.device)] for site in sites})
+            rows.append(list(range(begin, len(parts))))
         return {site: torch.stack([part[site] for part in parts]) for site in sites}, rows
+
+
+def resampled(model: Model, asked: Asked, how: Corruption) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+    """Per sample the ids of a random prompt of another relation, and for each token of this one a random position in it.
+
+    The first position is left out where there are others: many models keep a state there that no other token has.
+
+    Raises:
+        FactError: there is no such prompt.
+    """
+    pool = [fact for fact in how.pool if fact.relation != asked.fact.relation]
+    if not pool:
+        raise FactError(
+            f"There is no prompt of another relation to resample from for {asked.fact.id}; give more facts with spread_of."
+        )
+    draw = np.random.RandomState(seed_of(asked.fact, how.seed))
+    found: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    for i in draw.choice(len(pool), min(how.samples, len(pool)), replace=False):
+        ids = model.encode(pool[i].text).ids
+        low = 1 if len(ids) > 1 else 0
+        found.append((ids, tuple(int(at) for at in draw.randint(low, len(ids), size=len(asked.encoded)))))
+    return tuple(found)

@@ -36,7 +36,7 @@ from palimpsest.model import Batch, Model, Prefix, Site, Tap
 from palimpsest.runs import Progress
 
 SITES = {"state": "resid_out", "mlp": "mlp_out", "attn": "attn_out"}
-BATCH_TOKENS = 1024  # of one run; each costs its activations, and each row its logits
+BATCH_TOKENS = 4096  # of one run, cached ones included: each costs its keys and values, or its activations
 WEIGHT_BOUND = 64  # tokens in a run below which it takes about as long as reading the weights does
 
 
@@ -80,8 +80,11 @@ class Patch:
 
     def base_sites(self, n_layers: int) -> list[Site]:
         """All sites of the base run that cells start from, or are held at."""
-        sites = [Site("resid_in", 0), *(Site("resid_out", l) for l in range(n_layers))]
-        return sites + [Site(SITES[self.severed], l) for l in range(n_layers)] if self.severed else sites
+        return [Site("resid_in", 0), *(Site("resid_out", l) for l in range(n_layers)), *self.held_sites(n_layers)]
+
+    def held_sites(self, n_layers: int) -> list[Site]:
+        """All sites that are held in a severed path."""
+        return [Site(SITES[self.severed], l) for l in range(n_layers)] if self.severed else []
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +141,7 @@ def patch_grid(
     first: Sequence[int],
     scored: Int[Tensor, "rows scored"],
     layers: Sequence[int] | None = None,
+    held: dict[Site, Float[Tensor, "bases columns width"]] | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
 ) -> Float[np.ndarray, "rows columns layers scored"]:
@@ -152,7 +156,10 @@ def patch_grid(
         first: per row, the first column that is patched; nothing before it is computed, and the result there is the base's.
         scored: per row, the tokens whose log-probabilities are wanted.
         layers: l of the cells; all when None.
-        batch_tokens: largest number of tokens of one run (a single row may exceed it).
+        held: values at which a severed path is held when they are not the base run's own; then the layers below a patch are
+            held too, and nothing of them can be skipped.
+        batch_tokens: largest number of tokens of one run, with those read from the cache (a single row may exceed it). The
+            base run and its prefix hold all their rows at once, whatever it is.
         progress: called with (cells done, cells in all, label).
 
     Source: the grid of Meng et al. 2022, section 2 and appendix B.2 and B.5; the savings are shown in `bench/trace.py`.
@@ -169,14 +176,25 @@ def patch_grid(
     for column, prefix in zip(swept, prefixes, strict=True):
         active = np.flatnonzero(begins <= column)
         tokens = columns - column
-        for some in np.array_split(active, ceil(len(active) * tokens / max(batch_tokens, tokens))):
-            room = max(1, batch_tokens // (len(some) * tokens))
+        room_for = max(1, batch_tokens // columns)
+        for some in np.array_split(active, ceil(len(active) / room_for)):
+            room = max(1, room_for // len(some))
             together = min(room, _layers_together(model.n_layers, len(some) * tokens))
             for begin in range(0, len(cells), together):
                 group = cells[begin : begin + together]
                 which = torch.from_numpy(some).to(model.device)
                 found = _patched(
-                    model, patch, base, donor, prefix, column, group, of_base[which], of_donor[which], scored[some]
+                    model,
+                    patch,
+                    base,
+                    donor,
+                    held,
+                    prefix,
+                    column,
+                    group,
+                    of_base[which],
+                    of_donor[which],
+                    scored[some],
                 )
                 result[some, column, begin : begin + len(group)] = found.transpose(1, 0, 2)
                 done += len(some) * len(group)
@@ -199,6 +217,7 @@ def _patched(
     patch: Patch,
     base: Ran,
     donor: dict[Site, Tensor],
+    held: dict[Site, Tensor] | None,
     prefix: Prefix,
     column: int,
     cells: Sequence[int],
@@ -208,7 +227,7 @@ def _patched(
 ) -> Float[np.ndarray, "cells some scored"]:
     """One run: `some` rows for each of the cells, patched at `column`, which is the first that runs."""
     n, n_layers = len(of_base), model.n_layers
-    start = min(patch.start(l, n_layers) for l in cells)
+    start = 0 if held else min(patch.start(l, n_layers) for l in cells)
     repeated = of_base.repeat(len(cells))
     entering = Site("resid_in", 0) if start == 0 else Site("resid_out", start - 1)
     resid = base.states[entering][repeated, column:]
@@ -217,10 +236,9 @@ def _patched(
         mine, window = slice(i * n, (i + 1) * n), patch.layers(l, n_layers)
         for site in (Site(SITES[patch.kind], at) for at in window):
             puts.setdefault(site, []).append((mine, donor[site][of_donor, column]))
-        held = range(start, n_layers) if patch.severed else ()
-        for site in (Site(SITES[patch.severed or "mlp"], at) for at in held):
+        for site in (Site(SITES[patch.severed], at) for at in range(start, n_layers)) if patch.severed else ():
             if site.kind != SITES[patch.kind] or site.layer not in window:
-                puts.setdefault(site, []).append((mine, base.states[site][of_base, column]))
+                puts.setdefault(site, []).append((mine, (held or base.states)[site][of_base, column]))
     at = torch.full((len(repeated), 1), base.batch.ids.shape[1] - 1, device=model.device)
     logits = model.run(
         base.batch.take(repeated.to(base.batch.ids.device)),

@@ -1,6 +1,6 @@
 """Figures of maps and of their averages, with matplotlib (`pip install palimpsest[plot]`)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,7 @@ def plot_maps(maps: Maps) -> Any:
     records = records_of(maps)
     if not records or any(one["tokens"] != records[0]["tokens"] for one in records):
         raise InputError(f"Panels side by side show maps of one prompt, got {len(records)} maps of several or none.")
+    _one_score([one["score"] for one in records])
     tokens, (first, end) = records[0]["tokens"], records[0]["subject"]
     figure = _figure(figsize=(2.2 + 4.2 * len(records), 0.3 * len(tokens) + 1.8))
     panels = figure.subplots(1, len(records), sharey=True, squeeze=False)[0]
@@ -34,13 +35,13 @@ def plot_maps(maps: Maps) -> Any:
     for axes, one in zip(panels, records, strict=True):
         image = axes.imshow(one["effect"], cmap="PuOr", aspect="auto", interpolation="nearest", vmin=-bound, vmax=bound)
         axes.set_title(f"{_title(one['settings'])}: {one['score']} of {one['answer'].strip()!r}", fontsize=9)
-        axes.set_xlabel("layer")
+        total = one["total_effect"]
+        beside = "" if total is None else f" (total effect {total:.3f})"
+        axes.set_xlabel(f"layer\n{one['what']}{beside}", fontsize=8)
         _number_layers(axes, one["layers"])
     labels = [f"{text}*" if first <= i < end else text for i, text in enumerate(tokens)]
     panels[0].set_yticks(range(len(labels)), labels)
-    total = records[0]["total_effect"]
-    label = records[0]["what"] if total is None else f"{records[0]['what']} (total effect {total:.3f})"
-    figure.colorbar(image, ax=list(panels), label=label)
+    figure.colorbar(image, ax=list(panels), label=f"{_common(one['what'] for one in records)} ({records[0]['score']})")
     return figure
 
 
@@ -56,7 +57,8 @@ def plot_profiles(profiles: Sequence["RoleProfile"]) -> Any:
         axes.axhline(0, color="black", linewidth=0.6)
         axes.set_title(f"{profile.label} (n={profile.n})", fontsize=9)
         axes.set_xlabel("layer")
-    panels[0].set_ylabel(f"{profiles[0].what} ({profiles[0].score})")
+    _one_score([profile.score for profile in profiles])
+    panels[0].set_ylabel(f"{_common(profile.what for profile in profiles)} ({profiles[0].score})")
     panels[-1].legend(fontsize=7)
     return figure
 
@@ -74,12 +76,31 @@ def plot_role_maps(profiles: Sequence["RoleProfile"]) -> Any:
         _number_layers(axes, profile.layers)
     starred = [f"{role}*" if "subject" in role and "next" not in role else role for role in profiles[0].roles]
     panels[0].set_yticks(range(len(starred)), starred)
-    figure.colorbar(image, ax=list(panels), label=f"average {profiles[0].what} ({profiles[0].score})")
+    figure.colorbar(
+        image, ax=list(panels), label=f"average {_common(profile.what for profile in profiles)} ({profiles[0].score})"
+    )
+    _one_score([profile.score for profile in profiles])
     return figure
+
+
+def _one_score(scores: Sequence[str]) -> None:
+    if len(set(scores)) > 1:
+        raise InputError(
+            f"Panels on one scale show one score, got {', '.join(sorted(set(scores)))}; choose with scored()."
+        )
+
+
+def _common(names: Iterable[str]) -> str:
+    """What all panels show, or each of what they show."""
+    return " or ".join(dict.fromkeys(names))
 
 
 def _title(settings: Any) -> str:
     title = KIND_NAMES[str(settings["kind"])]
+    if (how := settings.get("corruption") or settings.get("by")) != "noise":
+        title += f", {how}"
+    if settings.get("donor", "clean") != "clean":
+        title += f", {settings['donor']}"
     if int(settings["window"]) > 1:
         title += f", window {settings['window']}"
     if settings.get("severed"):

@@ -1,6 +1,7 @@
 """Averages of maps over facts, by the role a token has in its prompt.
 
-    before           tokens before the subject (nothing a corrupted subject can reach)
+    before           tokens before the subject; averaged only where something there has an effect (a corrupted subject
+                     cannot reach them, a corrupted relation or a lesion can)
     first subject    the first token of a subject of two tokens or more
     middle subject   tokens between the first and the last
     last subject     the last token of the subject (also that of a one-token subject)
@@ -13,6 +14,7 @@ averaged; facts are averaged with intervals that resample relations and subjects
 the published notebook does.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +25,8 @@ from palimpsest.errors import InputError, SettingError
 from palimpsest.locate.maps import Maps, records_of
 from palimpsest.statistics import Estimate, cluster_bootstrap, proportion, ratio_estimate
 
-ROLES = ("first subject", "middle subject", "last subject", "next", "further", "last")
+ROLES = ("before", "first subject", "middle subject", "last subject", "next", "further", "last")
+OWN_SETTINGS = frozenset({"answer", "foil", "swapped", "donors", "swap_with"})  # which each fact may have its own way
 
 
 def roles_of(length: int, subject: tuple[int, int]) -> list[str]:
@@ -107,7 +110,9 @@ class RoleProfile:
         """From what `to_json` gave."""
         cells = {
             (role, l): Estimate(
-                *(float("nan") if lines[end][i] is None else lines[end][i] for end in ("mean", "low", "high")),
+                _number(lines["mean"][i]),
+                _number(lines["low"][i]),
+                _number(lines["high"][i]),
                 stored["facts_with_role"][role],
                 stored["clusters"],
             )
@@ -154,7 +159,7 @@ def average(
         seed: of it.
 
     Raises:
-        InputError: there is no map of a known fact, or maps differ in layers, score or kind.
+        InputError: there is no map of a known fact, or maps differ in layers, score, direction or a setting.
         SettingError: `pool` is neither.
     """
     if pool not in ("facts", "tokens"):
@@ -164,6 +169,10 @@ def average(
     for name in ("layers", "score", "what"):
         if any(record[name] != one[name] for record in records):
             raise InputError(f"Maps that are averaged must agree in {name}; average those of one call.")
+    for name in set().union(*(record["settings"] for record in records)) - OWN_SETTINGS:
+        found = {json.dumps(record["settings"].get(name)) for record in records}
+        if len(found) > 1:
+            raise InputError(f"Maps that are averaged must agree in {name}, got {', '.join(sorted(found)[:3])}.")
     cells: dict[tuple[str, int], Estimate] = {}
     for role in ROLES:
         values: list[np.ndarray] = []
@@ -175,6 +184,8 @@ def average(
                 rows = rows if pool == "tokens" else rows.mean(0, keepdims=True)
                 values.extend(rows)
                 clusters += [_cluster(record)] * len(rows)
+        if role == "before" and not np.any(values):
+            continue
         for i, l in enumerate(one["layers"] if values else ()):
             column = [float(row[i]) for row in values]
             cells[role, l] = cluster_bootstrap(column, clusters, resamples=resamples, seed=seed)
@@ -190,12 +201,39 @@ def average(
 def decisive_roles(maps: Maps, *, read_out: bool = False, score: str | None = None) -> dict[str, Estimate]:
     """The share of facts whose largest effect stands at a token of each role, with Wilson's interval.
 
-    The last token's late states hold the answer itself, so it is left out unless `read_out` asks for it.
+    The last token's late states hold the answer itself, so it is left out unless `read_out` asks for it. Facts whose total
+    effect is near zero (`withheld`) have no decisive token, and nor have those of one token; n counts the others.
+
+    Raises:
+        InputError: no fact is left.
     """
     records, _ = _known(maps, score)
-    winners = [_decisive(record, read_out) for record in records]
-    shown = [role for role in ROLES if read_out or role != "last"]
+    found = [
+        _decisive(record, read_out) for record in records if not record["withheld"] or record["total_effect"] is None
+    ]
+    winners = [role for role in found if role]
+    if not winners:
+        raise InputError(f"None of the {len(records)} known facts has a total effect and a token to choose from.")
+    shown = [role for role in ROLES if role != "before" and (read_out or role != "last")]
     return {role: proportion(winners.count(role), len(winners)) for role in shown}
+
+
+def decisive_by_length(
+    maps: Maps, *, read_out: bool = False, score: str | None = None
+) -> dict[str, dict[str, Estimate]]:
+    """`decisive_roles` of the facts with subjects of one, two, and three or more tokens; a group without facts is absent."""
+    result: dict[str, dict[str, Estimate]] = {}
+    for name, low, high in (("1", 1, 1), ("2", 2, 2), ("3 or more", 3, None)):
+        some = [
+            record
+            for record in _known(maps, score)[0]
+            if low <= _length(record) and (high is None or _length(record) <= high)
+        ]
+        try:
+            result[name] = decisive_roles(some, read_out=read_out) if some else {}
+        except InputError:
+            continue
+    return {name: shares for name, shares in result.items() if shares}
 
 
 def separability(maps: Maps, *, score: str | None = None, resamples: int = 1000, seed: int = 0) -> dict[str, Estimate]:
@@ -203,8 +241,8 @@ def separability(maps: Maps, *, score: str | None = None, resamples: int = 1000,
 
     With a_l and b_l the positive effects at layer l of the subject's best token and of the last token, each fact gives
 
-        depth difference   (sum_l l b_l / sum_l b_l - sum_l l a_l / sum_l a_l) / (L - 1), late minus early centre, in
-                           layers as a share of the network's span
+        depth difference   (sum_l l b_l / sum_l b_l - sum_l l a_l / sum_l a_l) / (l_max - l_min), late minus early
+                           centre, in layers as a share of the mapped span
         overlap            sum_l min(a_l / sum a, b_l / sum b): 1 where both have one profile, 0 where no layer has both
 
     Facts without a positive effect at one of the two, or whose last token belongs to the subject, are left out; n says how
@@ -259,6 +297,10 @@ def share_of_total(
     return ratio_estimate(above, below, clusters, seed=seed), out
 
 
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
 def _plain(line: np.ndarray) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in line]
 
@@ -274,10 +316,14 @@ def _known(maps: Maps, score: str | None) -> tuple[list[Mapping[str, Any]], list
     return known, [record["fact"]["id"] for record in records if not record["known"]]
 
 
-def _decisive(record: Mapping[str, Any], read_out: bool) -> str:
+def _decisive(record: Mapping[str, Any], read_out: bool) -> str | None:
     roles, effect = _roles(record), np.array(record["effect"]).max(axis=1)
-    allowed = [i for i, role in enumerate(roles) if role in ROLES and (read_out or role != "last")]
-    return roles[max(allowed, key=lambda i: effect[i])] if allowed else "last"
+    allowed = [i for i, role in enumerate(roles) if role != "before" and (read_out or role != "last")]
+    return roles[max(allowed, key=lambda i: effect[i])] if allowed else None
+
+
+def _length(record: Mapping[str, Any]) -> int:
+    return int(record["subject"][1] - record["subject"][0])
 
 
 def _roles(record: Mapping[str, Any]) -> list[str]:

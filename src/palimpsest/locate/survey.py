@@ -162,6 +162,9 @@ def survey(
     """
     if not facts:
         raise InputError("There are no facts to map; the file may be empty or every record bad.")
+    for label in mappers:
+        if "/" in label:
+            raise SettingError(f"A label has no slash, because it comes before one in the item's name, got {label!r}.")
     by_id = {fact.id: fact for fact in facts}
     if len(by_id) < len(facts):
         double = next(fact.id for i, fact in enumerate(facts) if fact.id in [other.id for other in facts[:i]])
@@ -216,8 +219,6 @@ def survey(
 def _chunks(model: Model, mappers: Mapping[str, Mapper], by_id: Mapping[str, Fact]) -> Iterator[tuple[str, list[str]]]:
     """Facts that are mapped together: at most `FACTS_AT_ONCE`, and no more states than fit in `STATE_BYTES`."""
     for label, mapper in mappers.items():
-        if "/" in label:
-            raise SettingError(f"A label has no slash, because it comes before one in the item's name, got {label!r}.")
         a_token = 3 * (model.n_layers + 1) * model.anatomy.width * model.net.dtype.itemsize  # base, held and donor
         chunk: list[str] = []
         held = 0

@@ -21,12 +21,12 @@ relation; `corruption="relation"`; a re-initialised model (`palimpsest.locate.co
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from palimpsest.errors import PalimpsestError, SettingError, did_you_mean
+from palimpsest.errors import FactError, ModelError, PalimpsestError, SettingError, did_you_mean
 from palimpsest.facts import Fact, read_facts
 from palimpsest.locate.asked import (
     Asked,
@@ -39,12 +39,13 @@ from palimpsest.locate.asked import (
     run_corrupted,
     scored_tokens,
 )
-from palimpsest.locate.corruption import SPREADS, Corrupted, Corruption, embedding_spread, swapped
-from palimpsest.locate.maps import Trace, checked_score
+from palimpsest.locate.corruption import SPREADS, Corrupted, Corruption, embedding_spread, subject_embeddings, swapped
+from palimpsest.locate.maps import EffectMap, Trace, checked_score
 from palimpsest.locate.patching import BATCH_TOKENS, Patch, patch_grid
 from palimpsest.model import Model
 from palimpsest.runs import Progress
 
+Mapped = TypeVar("Mapped", bound=EffectMap)
 DONORS = ("clean", "shuffled-subject")
 DEFAULTS: dict[str, Any] = {"corruption": "noise", "samples": 10, "score": "probability", "window": 10, "seed": 1}
 # the published code; with it one noise draw serves all facts with as many subject tokens, and the clean argmax is scored
@@ -94,7 +95,10 @@ def trace(
         donor: "clean", or "shuffled-subject" for the control that restores another subject's states.
         layers: which l to map; all when None.
         seed: of the corruption (1).
-        preset: "rome-2022" scores the clean argmax and shares one noise draw among facts, as the published code does.
+        preset: "rome-2022", the published code: the clean argmax is scored, one noise draw serves all facts with as many
+            subject tokens, recurring subjects count as often in the noise level, and with `severed` the run that is restored
+            has the second draw of the stream while the held values and m0 have the first. `samples`, `window`, `seed` and
+            `noise_level` may still be given, and are recorded.
         spread_of: facts whose subjects set the noise level, and are swapped in; the shipped facts when None.
         swap_with: these subjects are swapped in, and no others.
         batch_tokens: largest number of tokens run at once; memory grows with it.
@@ -104,6 +108,7 @@ def trace(
         SettingError: an unknown kind, score, corruption, donor or preset, a preset and a setting that contradict each other,
             fewer than one sample, a window or layer out of range, or noise that is negative or not finite.
         FactError: the subject is not in the prompt, the foil begins like the answer, or no other subject can be swapped in.
+        InputError: the prompt is longer than the model reads.
     """
     given: dict[str, Any] = {
         "kind": kind,
@@ -174,6 +179,10 @@ class Tracer:
             raise SettingError(f"A donor is one of {', '.join(DONORS)}, got {donor!r}.{did_you_mean(donor, DONORS)}")
         if preset and answer is not None:
             raise SettingError(f"The preset {preset!r} scores the clean argmax, so no answer can be given.")
+        if preset and donor != "clean":
+            raise SettingError(f"The preset {preset!r} restores clean states, got donor={donor!r}.")
+        if batch_tokens < 1:
+            raise SettingError(f"A run has at least one token, got batch_tokens={batch_tokens}.")
         published = PRESETS.get(preset or "", {})
         for name, value in (("corruption", corruption), ("score", score)):
             if value not in (None, published.get(name, value)):
@@ -185,7 +194,7 @@ class Tracer:
         pool = tuple(spread_of) if spread_of is not None else tuple(read_facts("shipped").facts)
         if noise_level is None:
             noisy = chosen["corruption"] in ("noise", "relation")
-            noise_level = SPREADS * embedding_spread(model, pool) if noisy else 0.0
+            noise_level = SPREADS * embedding_spread(model, pool, distinct=preset is None) if noisy else 0.0
         return cls(
             Patch(kind, 1 if kind == "state" else chosen["window"], severed),
             Corruption(
@@ -196,6 +205,7 @@ class Tracer:
                 shared=preset is not None,
                 pool=pool,
                 swap_with=tuple(swap_with),
+                mean=subject_embeddings(model, pool).mean(0) if chosen["corruption"] == "mean" else None,
             ),
             checked_score(chosen["score"]),
             chosen_layers(model, layers),
@@ -210,22 +220,20 @@ class Tracer:
     @property
     def card(self) -> dict[str, object]:
         """The settings as plain data."""
-        how = self.corruption
         return {
             "kind": self.patch.kind,
             "window": self.patch.window,
             "severed": self.patch.severed,
-            "corruption": how.kind,
-            "samples": how.samples,
-            "noise_level": how.noise_level if how.kind in ("noise", "relation") else None,
-            "seed": how.seed,
+            "corruption": self.corruption.kind,
+            **self.corruption.card,
             "score": self.score,
             "gate": self.gate,
             "donor": self.donor,
             "preset": self.preset,
             "answer": self.answer,
             "foil": self.foil,
-            "swap_with": list(how.swap_with),
+            "layers": list(self.layers),
+            "batch_tokens": self.batch_tokens,
         }
 
     @torch.no_grad()
@@ -251,15 +259,36 @@ class Tracer:
             score=self.score,
             gate=self.gate,
         )
-        return asked, (self.corruption.of(model, fact, asked.encoded), self._donor(model, asked))
+        corrupted = self.corruption.of(model, fact, asked.encoded, draw=1 if self._draws_twice else 0)
+        return asked, (corrupted, self._donor(model, asked, corrupted))
 
-    def _donor(self, model: Model, asked: Asked) -> Corrupted:
-        """The rows whose states are put in."""
+    @property
+    def _draws_twice(self) -> bool:
+        """Whether, as in the published code, severed outputs come from another draw than the run that is restored."""
+        return self.preset is not None and self.patch.severed is not None
+
+    def _donor(self, model: Model, asked: Asked, corrupted: Corrupted) -> Corrupted:
+        """The rows whose states are put in: the clean one, or one a sample, of a subject that is not the one swapped in."""
         if self.donor == "clean":
             return Corrupted((asked.encoded.ids,), tuple(asked.subject))
         how = self.corruption
-        return swapped(
-            model, asked.fact, asked.encoded, how.pool, how.samples, seed=how.seed + 1, swap_with=how.swap_with
+        others = swapped(
+            model, asked.fact, asked.encoded, how.pool, how.samples + 1, seed=how.seed + 1, swap_with=how.swap_with
+        )
+        rows: list[int] = []
+        for sample in range(len(corrupted.ids)):
+            mine = corrupted.subjects[sample] if corrupted.subjects else None
+            able = [row for row, name in enumerate(others.subjects) if name != mine]
+            if not able:
+                raise FactError(
+                    f"Only {mine!r} can stand for {asked.fact.subject!r}, so there is no third subject to restore; give more "
+                    f"facts of the relation, or corrupt with noise."
+                )
+            rows.append(able[sample % len(able)])
+        return Corrupted(
+            tuple(others.ids[row] for row in rows),
+            others.positions,
+            subjects=tuple(others.subjects[row] for row in rows),
         )
 
     def _maps(
@@ -268,39 +297,63 @@ class Tracer:
         asked: Sequence[Asked],
         rows_of: Sequence[tuple[Corrupted, Corrupted]],
         progress: Progress | None,
-    ) -> list[Trace]:
+    ) -> list[Trace | PalimpsestError]:
         corrupted, donors = [how for how, _ in rows_of], [donor for _, donor in rows_of]
         base = run_corrupted(model, asked, corrupted, self.patch.base_sites(model.n_layers))
         donor = run_corrupted(model, asked, donors, self.patch.donor_sites(model.n_layers))
         clean = donor if self.donor == "clean" else run_clean(model, asked, [])
-        rows, owner = list[tuple[int, int]](), list[int]()
-        for i in range(len(asked)):
-            theirs = donor.of[i]
+        first_draw = base
+        if self._draws_twice:
+            again = [self.corruption.of(model, one.fact, one.encoded) for one in asked]
+            first_draw = run_corrupted(model, asked, again, self.patch.held_sites(model.n_layers))
+        rows, owner, first = list[tuple[int, int]](), list[int](), list[int]()
+        for i, (how, source) in enumerate(zip(corrupted, donors, strict=True)):
             for sample, row in enumerate(range(base.of[i].start, base.of[i].stop)):
-                rows.append((row, theirs.start + sample % (theirs.stop - theirs.start)))
+                rows.append((row, donor.of[i].start + (sample if source.subjects else 0)))
                 owner.append(i)
+                # nothing differs before the first token that the corruption changes, or the donor's subject does
+                begins = (*how.positions, *(source.positions if source.subjects else ()))
+                first.append(base.offset[i] + min(begins))
         patched = patch_grid(
             model,
             self.patch,
             base.ran,
             donor.ran.states,
             rows=rows,
-            first=[base.offset[i] + corrupted[i].positions[0] for i in owner],
+            first=first,
             scored=scored_tokens([asked[i] for i in owner]),
             layers=self.layers,
+            held=first_draw.ran.states if self._draws_twice else None,
             batch_tokens=self.batch_tokens,
             progress=progress,
         )
         return [
-            Trace(
-                **described(model, one, self.layers, self.score),
-                log_p_clean=clean_log_p(clean, i),
-                log_p_corrupted=base.ran.log_p[base.of[i]],
-                log_p_patched=own_cells(patched, base, i),
-                settings={"model": model.name} | self.card | ({"swapped": list(how.subjects)} if how.subjects else {}),
+            finite(
+                Trace(
+                    **described(model, one, self.layers, self.score),
+                    log_p_clean=clean_log_p(clean, i),
+                    log_p_corrupted=first_draw.ran.log_p[base.of[i]],
+                    log_p_patched=own_cells(patched, base, i),
+                    settings=settings_of(model, self.card, how, source),
+                )
             )
-            for i, (one, how) in enumerate(zip(asked, corrupted, strict=True))
+            for i, (one, (how, source)) in enumerate(zip(asked, rows_of, strict=True))
         ]
+
+
+def finite(found: Mapped) -> Mapped | PalimpsestError:
+    """The map itself, or why its numbers mean nothing."""
+    if np.isfinite(found.log_p_patched).all() and np.isfinite(found.log_p_clean).all():
+        return found
+    return ModelError(
+        f"The map of {found.fact.id} has numbers that are not finite; check the model with `palimpsest doctor`."
+    )
+
+
+def settings_of(model: Model, card: dict[str, object], *rows: Corrupted) -> dict[str, object]:
+    """The settings of one map, with the subjects that were in fact swapped in, and those whose states were."""
+    names = zip(("swapped", "donors"), rows, strict=False)
+    return {"model": model.name} | card | {name: list(row.subjects) for name, row in names if row.subjects}
 
 
 def chosen_layers(model: Model, layers: Sequence[int] | None) -> tuple[int, ...]:
@@ -309,6 +362,8 @@ def chosen_layers(model: Model, layers: Sequence[int] | None) -> tuple[int, ...]
         return tuple(range(model.n_layers))
     if not layers:
         raise SettingError("A map needs at least one layer, got none.")
+    if len(set(layers)) < len(layers):
+        raise SettingError(f"Each layer is mapped once, got {list(layers)}; name none twice.")
     return tuple(model.anatomy.check_layer(l) for l in layers)
 
 

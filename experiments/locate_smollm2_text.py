@@ -1,0 +1,191 @@
+"""The words of docs/locate-on-smollm2.md; every number in them comes from results/locate/."""
+
+from typing import Any
+
+from locate_smollm2_page import (
+    KINDS,
+    LOG,
+    P,
+    best,
+    controls,
+    decisive,
+    est,
+    load,
+    named_sites,
+    neurons,
+    reading,
+    regression,
+    reliability,
+    separable,
+    sites,
+    totals,
+    writing,
+)
+
+
+def text() -> str:
+    facts, noise, swap = load("facts"), load("noise"), load("swap")
+    failed = [name for name in swap["failed"] if name.startswith("state/")]
+    lost: dict[str, int] = {
+        part: len({n.split("/", 1)[1] for n in load(part)["withheld"]}) for part in ("noise", "swap")
+    }
+    early, early_cut = best("noise", "state", P, "last subject"), severed_at("state, mlp severed")
+    attn_cut = severed_at("state, attn severed")
+    samples = noise["maps"]["state"]["settings"]["samples"]
+    level = noise["maps"]["state"]["settings"]["noise_level"]
+    return f"""# Where smollm2's facts are read
+
+Made by
+
+    PALIMPSEST_RECORDS=... python experiments/locate_smollm2.py reliability noise swap shuffled lesion untrained syntax reasoning reading
+    PALIMPSEST_RECORDS=... python experiments/locate_smollm2.py neurons neurons-pairs neurons-untrained
+    python experiments/locate_smollm2.py page
+
+{len(facts["ids"])} facts whose own prompt smollm2 completes right, of at most {facts["longest"]} tokens: 30 shipped ones (right on two of three
+wordings) and 30 of known_1000, drawn over relations with a fixed seed. To fit two cores: every second layer, {samples} noise samples
+(3 in the other parts). In brackets: 95 % intervals, bootstrap over relations and, within them, subjects. The noise has a standard
+deviation of {level:.3f}, 3 times the spread of these subjects' embeddings. The early site (last subject token, layers 0 to 9) and the late
+site (last token, layers 20 to 29) were named before any of these maps was looked at; the best layers in the tables were not, and
+their intervals are too narrow.
+
+## Total effects
+
+{totals()}
+
+Not in the tables: {len(failed)} facts could not be swapped, because no other subject of their relation in the two files has as many tokens
+and another answer ({", ".join(name.split("/", 1)[1] for name in failed) or "none"}). Ratios to the total effect are withheld for {lost["noise"]}
+facts under noise and {lost["swap"]} under swap, whose total effect is near zero. Effects themselves are averaged over all known facts.
+
+## Average maps by token role
+
+![restoration after noise](figures/locate-noise-maps.png)
+
+![the same as lines with 95 % bands](figures/locate-noise-roles.png)
+
+{sites("noise", KINDS)}
+
+What is seen, and where it differs from the published shape of GPT-2 XL (Meng et al. 2022, figures 1 and 2):
+
+* **There is an early site at the last subject token and a late site at the last token, as in GPT-2 XL.** The early one is broad, peaks at
+  layer {early[0]} of 30 ({est(early[1], 2)} of a total effect of {est(noise["maps"]["state"][P]["average"]["total_effect"], 2)}), and is there from the first
+  layer on; in GPT-2 XL it peaks at layer 15 of 48, a third of the way up.
+* **MLP outputs matter lower down**: the best window is centred on layer {best("noise", "mlp", P, "last subject")[0]}, so it takes in the lowest
+  layers; in GPT-2 XL it is centred on layer 17 of 48. The lowest MLPs see little but the token itself, so this may be the model
+  spelling out a name more than recalling a fact.
+* **Attention outputs matter late, at the last token**, centred on layer {best("noise", "attn", P, "last")[0]} ({est(best("noise", "attn", P, "last")[1], 2)}):
+  almost the whole effect arrives there within a few layers. At the subject their effect is {est(best("noise", "attn", P, "last subject")[1], 3)}. In GPT-2 XL
+  attention at the last token restores less than half.
+* Tokens between subject and end carry next to nothing in single states.
+
+## Severed paths
+
+![states with later outputs held at their corrupted values](figures/locate-severed-roles.png)
+
+Restoring the state at the last subject token at layer {early_cut[0]} gives {est(early_cut[1], 2)}; with all later MLP outputs at that token held at
+their corrupted values {est(early_cut[2], 2)}; with all later attention outputs held, {est(attn_cut[2], 2)}. So the MLPs above that layer do part
+of the work at the early site, as Meng et al. report, and attention outputs at that token next to none of it.
+
+## Noise against swap
+
+![restoration after a swap](figures/locate-swap-maps.png)
+
+![the same as lines](figures/locate-swap-roles.png)
+
+{sites("swap", KINDS)}
+
+Zhang and Nanda (2024) found a much weaker MLP peak under subject swaps than under noise in GPT-2 XL. Here the MLP peak at the last subject
+token is {est(best("swap", "mlp", P, "last subject")[1], 2)} under swap and {est(best("noise", "mlp", P, "last subject")[1], 2)} under noise.
+
+## The named sites beside their controls
+
+{named_sites()}
+
+"Shuffled subject" restores the states of *another* subject of the relation. "Lesion" puts the value of another subject into the clean run:
+the fall it causes. All are averages over the layers of the site.
+
+{controls()}
+
+p counts how often as many random cells of the same maps do as well (199 draws, so at least 0.005).
+
+A re-initialised smollm2 has a total effect of {est(load("untrained")["maps"]["state"][P]["average"]["total_effect"] if P in load("untrained")["maps"]["state"] else None, 6)}
+{untrained()}
+
+## Lesions: what the clean run needs
+
+![lesions by interchange](figures/locate-lesion-maps.png)
+
+{sites("lesion", KINDS)}
+
+## Which token decides
+
+The share of facts whose largest effect, the last token left out, stands at a token of each role; Wilson intervals.
+
+{decisive()}
+
+For attention outputs the effects before the last token are small everywhere, so "decisive" there is often the largest of near-zeros.
+
+## How many noise samples
+
+The reliability of a fact's map (ICC over its cells, two-way random, single rater; Spearman-Brown for the mean of S), 12 of the facts:
+
+{reliability()}
+
+Ten samples give every state map and all but {bad_mlp()} of 12 MLP maps a reliability of 0.75 or more in probability; the maps that need more are
+those of facts with a small total effect. That is the default. For averages over many facts, facts differ far more than samples do, and 3 or 4
+samples are enough.
+
+## Facts beside syntax and reasoning
+
+![facts, determiner-noun pairs and reasoning](figures/locate-facts-and-syntax.png)
+
+{separable()}
+
+The depth difference is the centre of the late site minus that of the early one as a share of the network; overlap is 0 where no layer has both.
+The same instrument finds the same two sites for determiner-noun agreement, which no one calls a stored fact: the shape of such a map is not
+evidence of storage.
+
+## Knowledge neurons
+
+{neurons()}
+
+Drift is the relative change of the answer's probability, flips the share of prompts whose likeliest token changes. "random" are sets
+with as many neurons in each layer, "other" the neurons of a fact of another relation, "elsewhere" the fact's own neurons on facts of
+other relations.
+
+{writing()}
+
+{regression()}
+
+## Lens and attention knock-out
+
+{reading()}
+"""
+
+
+def severed_at(label: str) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    """The plain best layer of the early site, its effect, and the severed effect there."""
+    l, plain = best("noise", "state", P, "last subject")
+    cut = load("noise")["maps"][label][P]["average"]
+    i, own = cut["layers"].index(l), cut["roles"]["last subject"]
+    return l, plain, {"value": own["mean"][i], "low": own["low"][i], "high": own["high"][i]}
+
+
+def untrained() -> str:
+    """What tracing finds in a model that knows nothing."""
+    maps = load("untrained")["maps"]
+    n = len(maps["state"]["facts"])
+    known = sum(fact["known"] for fact in maps["state"]["facts"])
+    largest = max(fact["total_effect"] for fact in maps["state"]["facts"])
+    return (
+        f"({n} facts, {known} of them its first choice, so there is nothing to average: the largest total effect of any fact is {largest:.1e}, "
+        f"and all ratios are withheld)."
+    )
+
+
+def bad_mlp() -> int:
+    """MLP maps whose reliability at ten samples is below 0.75."""
+    own = [f for f in load("reliability")["facts"] if f["kind"] == "mlp" and f["score"] == P]
+    return sum(f["icc_k"]["10"] < 0.75 for f in own)
+
+
+__all__ = ["LOG", "text"]
