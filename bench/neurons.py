@@ -20,7 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import palimpsest as pal
 from oracles.textbook_neurons import attribute_layer, key_at_last_token, probability
-from palimpsest.locate.neurons import neurons
+from palimpsest.locate.neuron.attribution import neurons
 
 ROOT = Path(__file__).parents[1]
 LAYERS, STEPS = 6, 20

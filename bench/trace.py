@@ -21,8 +21,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import palimpsest as pal
 from oracles.textbook_trace import add_noise, patch_every_cell
-from palimpsest.locate.corruption import noise_draw
-from palimpsest.locate.patching import Patch
+from palimpsest.locate.tracing.corruption import noise_draw
+from palimpsest.locate.tracing.patching import Patch
 
 ROOT = Path(__file__).parents[1]
 SAMPLES, LEVEL, WINDOW = 10, 0.36, 10

@@ -34,11 +34,11 @@ from palimpsest.locate import (
     survey,
     what_neurons_write,
 )
-from palimpsest.locate.controls import against_other_layers, against_random_sites, reinitialised
-from palimpsest.locate.lesion import Lesioner
-from palimpsest.locate.maps import SCORES
-from palimpsest.locate.neuron_survey import NeuronWork
-from palimpsest.locate.trace import Tracer
+from palimpsest.locate.neuron.survey import NeuronWork
+from palimpsest.locate.tracing.controls import against_other_layers, against_random_sites, reinitialised
+from palimpsest.locate.tracing.lesion import Lesioner
+from palimpsest.locate.tracing.maps import SCORES
+from palimpsest.locate.tracing.trace import Tracer
 from palimpsest.runs import Plan, Run, atomic_write, load_samples
 from palimpsest.runs.json_text import plain
 from palimpsest.statistics import icc_2_1, icc_2_k, proportion

@@ -5,8 +5,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from palimpsest.locate.plot import plot_profiles, plot_role_maps
-from palimpsest.locate.roles import ROLES, RoleProfile
+from palimpsest.locate.tracing.plot import plot_profiles, plot_role_maps
+from palimpsest.locate.tracing.roles import ROLES, RoleProfile
 from palimpsest.runs import atomic_write
 
 ROOT = Path(__file__).parents[1]

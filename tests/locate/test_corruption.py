@@ -12,8 +12,8 @@ from oracles.small import EIFFEL, model_of
 from palimpsest.errors import FactError, InputError, SettingError
 from palimpsest.facts import Fact
 from palimpsest.locate import Trace
-from palimpsest.locate.corruption import Corruption, swapped
-from palimpsest.locate.maps import SCORES
+from palimpsest.locate.tracing.corruption import Corruption, swapped
+from palimpsest.locate.tracing.maps import SCORES
 from palimpsest.model import Model
 
 POOL = tuple(
@@ -85,7 +85,7 @@ def test_subjects_to_swap_in_are_taken_once_and_never_the_own_one(model: Model) 
 
 
 def test_a_resampled_lesion_depends_on_its_fact_alone(model: Model) -> None:
-    from palimpsest.locate.lesion import Lesioner
+    from palimpsest.locate.tracing.lesion import Lesioner
 
     pool = (*POOL, EIFFEL, Fact("Danielle Darrieux", "The mother tongue of {} is", "French", relation="language"))
     made = Lesioner.of(model, pool, by="resample", samples=3)
@@ -213,7 +213,7 @@ def test_corruptions_check_their_settings() -> None:
 def test_maps_become_data_frames_and_figures(model: Model) -> None:
     pytest.importorskip("pandas")
     pytest.importorskip("matplotlib")
-    from palimpsest.locate.plot import plot_maps
+    from palimpsest.locate.tracing.plot import plot_maps
 
     maps = [pal.trace(model, EIFFEL, kind=kind, samples=2, noise_level=1.0) for kind in ("state", "mlp", "attn")]
     frame = maps[0].to_pandas()

@@ -14,8 +14,8 @@ from oracles.small import EIFFEL, FACTS, JAPAN, model_of, precision_of, smollm2
 from oracles.textbook_reading import knocked_out
 from palimpsest.errors import AnatomyError, InputError, SettingError
 from palimpsest.facts import Fact
-from palimpsest.locate.attention_edges import attention_blocked, check_attention_obeys
-from palimpsest.locate.knockout import (
+from palimpsest.locate.reading.attention_edges import attention_blocked, check_attention_obeys
+from palimpsest.locate.reading.knockout import (
     SOURCES,
     knockout,
     knockout_profile,
@@ -102,7 +102,7 @@ def test_blocking_nothing_changes_nothing(gpt2: Model) -> None:
 
 def test_the_size_of_a_batch_changes_nothing(gpt2: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = knockout(gpt2, EIFFEL, window=2)
-    monkeypatch.setattr(importlib.import_module("palimpsest.locate.knockout"), "ROWS", 2)
+    monkeypatch.setattr(importlib.import_module("palimpsest.locate.reading.knockout"), "ROWS", 2)
     parts = knockout(gpt2, EIFFEL, window=2)
     np.testing.assert_allclose(parts.log_p, whole.log_p, rtol=0, atol=1e-5)
     np.testing.assert_allclose(parts.control_log_p, whole.control_log_p, rtol=0, atol=1e-5)

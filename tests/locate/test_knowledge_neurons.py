@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from oracles.small import DARRIEUX, EIFFEL, FACTS, model_of, with_probes
 from palimpsest.errors import SettingError
 from palimpsest.facts import Fact
-from palimpsest.locate.knowledge_neurons import knowledge_neurons, neuron_survey, shared_by
-from palimpsest.locate.neurons import neurons
+from palimpsest.locate.neuron.attribution import neurons
+from palimpsest.locate.neuron.shared import knowledge_neurons, neuron_survey, shared_by
 from palimpsest.model import Model
 
 A, B, C = (0, 1), (0, 2), (3, 0)

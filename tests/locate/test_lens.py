@@ -13,11 +13,11 @@ from oracles.textbook_reading import NORMS, lens
 from palimpsest.errors import InputError, SettingError
 from palimpsest.facts import Fact
 from palimpsest.locate import known as locate_known
-from palimpsest.locate import lens as lens_file
-from palimpsest.locate import reading
 from palimpsest.locate.known import Knowledge
-from palimpsest.locate.lens import lens_profile, logit_lens
-from palimpsest.locate.reading import Profile
+from palimpsest.locate.reading import lens as lens_file
+from palimpsest.locate.reading import profile as reading
+from palimpsest.locate.reading.lens import lens_profile, logit_lens
+from palimpsest.locate.reading.profile import Profile
 from palimpsest.model import Model
 
 CITIES = (

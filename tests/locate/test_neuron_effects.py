@@ -13,8 +13,8 @@ from oracles.small import DARRIEUX, EIFFEL, JAPAN, down_of, model_of, precision_
 from oracles.textbook_neurons import scaled_logits as textbook
 from palimpsest.errors import SettingError
 from palimpsest.facts import Fact
-from palimpsest.locate.key_baselines import key_widths
-from palimpsest.locate.neuron_effects import Effect, NeuronEffects, neuron_effects, random_like, summarise
+from palimpsest.locate.neuron.baselines import key_widths
+from palimpsest.locate.neuron.effects import Effect, NeuronEffects, neuron_effects, random_like, summarise
 from palimpsest.model import Model
 
 OWN = ((0, 3), (0, 7), (2, 40))

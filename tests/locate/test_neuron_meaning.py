@@ -9,8 +9,7 @@ import torch
 from oracles.small import EIFFEL, FACTS, down_of, model_of, smollm2
 from palimpsest.errors import InputError, SettingError
 from palimpsest.facts import Fact
-from palimpsest.locate.knowledge_neurons import knowledge_neurons
-from palimpsest.locate.neuron_meaning import (
+from palimpsest.locate.neuron.meaning import (
     ordinary_least_squares,
     regress_on_text,
     regress_values,
@@ -18,6 +17,7 @@ from palimpsest.locate.neuron_meaning import (
     what_neurons_write,
     written_logits,
 )
+from palimpsest.locate.neuron.shared import knowledge_neurons
 
 TEXT = "Paris is in France. Paris!\n\nThe Eiffel Tower is in Paris.\n\nParisians like Tokyo.\n\nTokyo, Japan."
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-import palimpsest.locate.neuron_survey as survey
+import palimpsest.locate.neuron.survey as survey
 from families import build, byte_tokenizer
 from oracles.small import FACTS, model_of
 from palimpsest.cli.neurons import command
 from palimpsest.facts import Fact
-from palimpsest.locate.knowledge_neurons import knowledge_neurons
-from palimpsest.locate.neuron_effects import neuron_effects
-from palimpsest.locate.neuron_survey import NeuronWork, neurons_in, survey_table
+from palimpsest.locate.neuron.effects import neuron_effects
+from palimpsest.locate.neuron.shared import knowledge_neurons
+from palimpsest.locate.neuron.survey import NeuronWork, neurons_in, survey_table
 
 LONG = Fact("x " * 300, "{} is", "Paris", id="long")
 

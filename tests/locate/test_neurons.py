@@ -15,9 +15,9 @@ from oracles.small import EIFFEL, down_of, model_of, precision_of, smollm2
 from oracles.textbook_neurons import attribute_layer, key_at_last_token, probability
 from palimpsest.errors import AnatomyError, FactError, SettingError
 from palimpsest.facts import Fact
-from palimpsest.locate.integration import RULES, Path
-from palimpsest.locate.key_baselines import mean_keys
-from palimpsest.locate.neurons import Attribution, neurons
+from palimpsest.locate.neuron.attribution import Attribution, neurons
+from palimpsest.locate.neuron.baselines import mean_keys
+from palimpsest.locate.neuron.integration import RULES, Path
 from palimpsest.model import Model
 
 # no answer, so that the first choice is scored: what these random models say of Paris is too little to be wrong about

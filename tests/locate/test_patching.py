@@ -13,8 +13,8 @@ from oracles.textbook_trace import add_noise, patch_every_cell, published_window
 from palimpsest.errors import SettingError
 from palimpsest.facts import Fact
 from palimpsest.locate import EffectMap
-from palimpsest.locate.corruption import noise_draw, subject_embeddings
-from palimpsest.locate.patching import Patch
+from palimpsest.locate.tracing.corruption import noise_draw, subject_embeddings
+from palimpsest.locate.tracing.patching import Patch
 from palimpsest.model import Model
 
 NAMES = ("Kenya", "Japan", "Italy", "Spain", "China", "India", "Ghana", "Qatar", "Nepal", "Chile", "Egypt", "Libya")

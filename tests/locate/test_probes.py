@@ -10,10 +10,10 @@ import torch
 from oracles.small import EIFFEL, JAPAN, model_of
 from palimpsest.errors import InputError, SettingError
 from palimpsest.facts import Fact
-from palimpsest.locate import probe_designs
-from palimpsest.locate import probes as probes_file
-from palimpsest.locate.probe_designs import control_labels, deal_folds, new_subjects, new_wordings
-from palimpsest.locate.probes import Probes, probe
+from palimpsest.locate.reading import probe_designs
+from palimpsest.locate.reading import probes as probes_file
+from palimpsest.locate.reading.probe_designs import control_labels, deal_folds, new_subjects, new_wordings
+from palimpsest.locate.reading.probes import Probes, probe
 from palimpsest.model import Model, Site
 
 WORDS = ("Paris", "Japan", "Kyoto", "Boston", "Apple", "Berlin", "Zürich", "Seattle", "France", "Germany")

@@ -11,8 +11,8 @@ import palimpsest as pal
 from oracles.small import FACTS, model_of
 from palimpsest.errors import InputError, SettingError
 from palimpsest.locate import average, decisive_by_length, decisive_roles, roles_of, separability, share_of_total
-from palimpsest.locate.controls import against_other_layers, against_random_sites
-from palimpsest.locate.roles import ROLES, RoleProfile
+from palimpsest.locate.tracing.controls import against_other_layers, against_random_sites
+from palimpsest.locate.tracing.roles import ROLES, RoleProfile
 
 
 def record(effect: Any, subject: tuple[int, int], **others: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from oracles.small import model_of
 from palimpsest.errors import InputError, SettingError
 from palimpsest.facts import Fact
 from palimpsest.locate import lesion_facts, trace_facts
-from palimpsest.locate.trace import Tracer
+from palimpsest.locate.tracing.trace import Tracer
 from palimpsest.runs import load_results, load_samples
 
 FACTS = (

@@ -13,7 +13,7 @@ from oracles.textbook_trace import find_token_range, published_repatch, trace_st
 from palimpsest.errors import InputError, OutputError, SettingError
 from palimpsest.facts import Fact
 from palimpsest.locate import Trace
-from palimpsest.locate.corruption import embedding_spread, noise_draw
+from palimpsest.locate.tracing.corruption import embedding_spread, noise_draw
 from palimpsest.model import Model
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}

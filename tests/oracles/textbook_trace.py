@@ -49,7 +49,7 @@ def patch_every_cell(
         parts: its modules by kind, one a layer: "state" (the decoder layers), "mlp", "attn".
         base, donor: rows of ids and what is done to their embeddings.
         tokens: whose log-probabilities are wanted.
-        kind, window, severed: as in `palimpsest.locate.patching`.
+        kind, window, severed: as in `palimpsest.locate.tracing.patching`.
         cells: which (t, l); all when None, and those left out are nan.
         donor_values: changes the donor's recorded values, for means and zeros.
 

@@ -53,7 +53,7 @@ def command(
 ) -> None:
     """Knowledge neurons of each of FACTS on MODEL, suppressed and amplified beside random ones. Resumes an interrupted run."""
     file = read(facts, limit)
-    from palimpsest.locate.neuron_survey import NeuronWork, survey_table
+    from palimpsest.locate.neuron.survey import NeuronWork, survey_table
     from palimpsest.model import load
     from palimpsest.runs import Plan, Run, check_writable
 

@@ -84,9 +84,9 @@ def command(
     file = read(facts, limit)
     import numpy as np
 
-    from palimpsest.locate.lesion import Lesioner
-    from palimpsest.locate.survey import Mapper, survey
-    from palimpsest.locate.trace import Tracer
+    from palimpsest.locate.tracing.lesion import Lesioner
+    from palimpsest.locate.tracing.survey import Mapper, survey
+    from palimpsest.locate.tracing.trace import Tracer
     from palimpsest.model import load
     from palimpsest.runs import check_writable
 
@@ -138,7 +138,7 @@ def _plot(out: Path, found: object) -> None:
     """One figure of the maps of a single fact, or of the averages over several."""
     from palimpsest.errors import InputError
     from palimpsest.locate import Survey
-    from palimpsest.locate.plot import plot_maps, plot_profiles, plot_role_maps
+    from palimpsest.locate.tracing.plot import plot_maps, plot_profiles, plot_role_maps
 
     assert isinstance(found, Survey)
     maps = [record for label in found.records for record in found.maps(label)]

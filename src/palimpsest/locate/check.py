@@ -25,7 +25,7 @@ from torch import Tensor
 
 from palimpsest.errors import ContractError, InputError, SettingError
 from palimpsest.facts import Fact
-from palimpsest.locate.patching import SITES
+from palimpsest.locate.tracing.patching import SITES
 from palimpsest.model import Model, Site, Tap, tapped
 from palimpsest.model.unchanged import hooks_of, modes_of, same_weights, weights_of
 

@@ -1,6 +1,6 @@
 """Knowledge neurons of a fact: those that many wordings of it have in common (Dai et al. 2022, section 3.2).
 
-For wordings x_1 .. x_n of one fact, with Attr of `palimpsest.locate.neurons`,
+For wordings x_1 .. x_n of one fact, with Attr of `palimpsest.locate.neuron.attribution`,
 
     S_w  =  neurons with Attr_w(l, i) >= t * max Attr_w
     K    =  neurons that are in at least a share s of S_1 .. S_n
@@ -9,7 +9,7 @@ Where `wanted` gives (fewest, most), s is moved in steps of 0.05 until K has so 
 that was used is reported.
 
 These are neurons whose integrated gradient is large. Whether the fact hangs on them is another question, which
-`palimpsest.locate.neuron_effects` asks with its controls.
+`palimpsest.locate.neuron.effects` asks with its controls.
 """
 
 from collections import Counter
@@ -21,10 +21,10 @@ from torch import Tensor
 
 from palimpsest.errors import FactError, InputError, SettingError
 from palimpsest.facts import Fact
-from palimpsest.locate.key_baselines import baseline_keys
 from palimpsest.locate.known import Knowledge, ask_each, knowledge
-from palimpsest.locate.neuron_presets import SELECTION, settings_of
-from palimpsest.locate.neurons import ROWS, Attribution, neurons, save_json
+from palimpsest.locate.neuron.attribution import ROWS, Attribution, neurons, save_json
+from palimpsest.locate.neuron.baselines import baseline_keys
+from palimpsest.locate.neuron.presets import SELECTION, settings_of
 from palimpsest.model import Model
 from palimpsest.runs import Progress
 
@@ -99,7 +99,7 @@ class KnowledgeNeurons:
 
     def plot(self) -> object:
         """A matplotlib figure: where in the network K is."""
-        from palimpsest.locate.neuron_plot import plot_neurons
+        from palimpsest.locate.neuron.plot import plot_neurons
 
         return plot_neurons(self)
 
@@ -131,11 +131,11 @@ def knowledge_neurons(
         fact: asked in its wordings; one wording alone shares everything with itself.
         texts: the wordings; all of the fact's when None. Find the neurons on some and cut them on others
             (`neuron_effects` takes them too) where the effect is to be evidence.
-        preset: "dai-2022" or "eleuther" (`palimpsest.locate.neuron_presets`); what is given beside it wins.
+        preset: "dai-2022" or "eleuther" (`palimpsest.locate.neuron.presets`); what is given beside it wins.
         threshold: t, above 0 and at most 1; 0.2 when None.
         share: s, above 0 and at most 1; 0.7 when None.
         wanted: (fewest, most) neurons for which the share is moved; left as it is when None.
-        steps, rule, refine, baseline, score, answer, foil, rows: as in `palimpsest.locate.neurons.neurons`.
+        steps, rule, refine, baseline, score, answer, foil, rows: as in `palimpsest.locate.neuron.attribution.neurons`.
         keep: keep the attribution of every wording (some megabytes a fact).
         progress: called with (done, total, label).
 

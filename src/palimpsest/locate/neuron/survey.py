@@ -12,10 +12,10 @@ from typing import Any
 
 from palimpsest.errors import FactError, InputError, SettingError, did_you_mean
 from palimpsest.facts import Fact
-from palimpsest.locate.knowledge_neurons import Neuron, knowledge_neurons
 from palimpsest.locate.known import eligible, knowledge
-from palimpsest.locate.neuron_effects import NeuronEffects, neuron_effects, summarise
-from palimpsest.locate.neuron_meaning import regress_values
+from palimpsest.locate.neuron.effects import NeuronEffects, neuron_effects, summarise
+from palimpsest.locate.neuron.meaning import regress_values
+from palimpsest.locate.neuron.shared import Neuron, knowledge_neurons
 from palimpsest.model import Model
 
 Record = Mapping[str, Any]

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from palimpsest.errors import InputError, SettingError
 from palimpsest.facts import Fact, shipped_text
-from palimpsest.locate.knowledge_neurons import KnowledgeNeurons, Neuron
+from palimpsest.locate.neuron.shared import KnowledgeNeurons, Neuron
 from palimpsest.locate.precision import at_least_float32
 from palimpsest.model import Model, pad
 from palimpsest.model.anatomy import in_out_features, matrix_of

@@ -7,8 +7,8 @@ import numpy as np
 from palimpsest.errors import PalimpsestError
 
 if TYPE_CHECKING:
-    from palimpsest.locate.knowledge_neurons import KnowledgeNeurons
-    from palimpsest.locate.neurons import Attribution
+    from palimpsest.locate.neuron.attribution import Attribution
+    from palimpsest.locate.neuron.shared import KnowledgeNeurons
 
 
 def plot_attribution(found: "Attribution") -> Any:

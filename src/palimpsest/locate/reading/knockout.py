@@ -32,9 +32,9 @@ from torch import Tensor
 
 from palimpsest.errors import InputError, SettingError, did_you_mean
 from palimpsest.facts import Fact
-from palimpsest.locate.attention_edges import attention_blocked, check_attention_obeys
 from palimpsest.locate.precision import at_least_float32
-from palimpsest.locate.reading import Profile, ask, nested, save_json, scored_token
+from palimpsest.locate.reading.attention_edges import attention_blocked, check_attention_obeys
+from palimpsest.locate.reading.profile import Profile, ask, nested, save_json, scored_token
 from palimpsest.model import Model, Prefix, Site, align
 from palimpsest.model.tokens import token_strings
 from palimpsest.runs import Progress
@@ -122,7 +122,7 @@ class Knockout:
 
     def plot(self) -> object:
         """A matplotlib figure: the effect of each source over layers, the range of the random sets shaded."""
-        from palimpsest.locate.plot_reading import plot_knockout
+        from palimpsest.locate.reading.plot import plot_knockout
 
         return plot_knockout(self)
 

@@ -90,7 +90,7 @@ class Profile:
 
     def plot(self) -> object:
         """A matplotlib figure: each curve and its control over layers, with intervals."""
-        from palimpsest.locate.plot_reading import plot_profile
+        from palimpsest.locate.reading.plot import plot_profile
 
         return plot_profile(self)
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from palimpsest.errors import InputError
-from palimpsest.locate.maps import Maps, records_of
-from palimpsest.locate.roles import ROLES, roles_of
+from palimpsest.locate.tracing.maps import Maps, records_of
+from palimpsest.locate.tracing.roles import ROLES, roles_of
 from palimpsest.model import Model, load
 from palimpsest.statistics import Estimate, cluster_bootstrap
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from palimpsest.errors import InputError, SettingError
-from palimpsest.locate.maps import Maps, records_of
+from palimpsest.locate.tracing.maps import Maps, records_of
 from palimpsest.statistics import Estimate, cluster_bootstrap, proportion, ratio_estimate
 
 ROLES = ("before", "first subject", "middle subject", "last subject", "next", "further", "last")
@@ -133,7 +133,7 @@ class RoleProfile:
 
     def plot(self) -> object:
         """A figure with one line a role."""
-        from palimpsest.locate.plot import plot_profiles
+        from palimpsest.locate.tracing.plot import plot_profiles
 
         return plot_profiles([self])
 

@@ -30,10 +30,10 @@ from torch import Tensor
 
 from palimpsest.errors import SettingError
 from palimpsest.facts import Fact
-from palimpsest.locate.key_baselines import key_widths
-from palimpsest.locate.knowledge_neurons import Neuron
-from palimpsest.locate.last_token import LastToken, answer_token
-from palimpsest.locate.neurons import ROWS, save_json
+from palimpsest.locate.neuron.attribution import ROWS, save_json
+from palimpsest.locate.neuron.baselines import key_widths
+from palimpsest.locate.neuron.last_token import LastToken, answer_token
+from palimpsest.locate.neuron.shared import Neuron
 from palimpsest.model import Model, Site, Tap
 from palimpsest.statistics import Estimate, cluster_bootstrap, paired_difference, proportion
 

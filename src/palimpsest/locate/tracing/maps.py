@@ -186,7 +186,7 @@ class EffectMap:
     def to_pandas(self) -> Any:
         """A data frame with one row a cell: token, position, role, layer, effect, low, high."""
         from palimpsest.errors import PalimpsestError
-        from palimpsest.locate.roles import roles_of
+        from palimpsest.locate.tracing.roles import roles_of
 
         try:
             import pandas
@@ -210,7 +210,7 @@ class EffectMap:
 
     def plot(self) -> object:
         """A matplotlib figure: tokens down (the subject's starred), layers across, colour the effect."""
-        from palimpsest.locate.plot import plot_maps
+        from palimpsest.locate.tracing.plot import plot_maps
 
         return plot_maps([self])
 

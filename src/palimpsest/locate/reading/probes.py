@@ -31,8 +31,8 @@ from jaxtyping import Bool, Float
 
 from palimpsest.errors import InputError, SettingError, did_you_mean
 from palimpsest.facts import Fact
-from palimpsest.locate.probe_designs import control_labels, new_subjects, new_wordings
-from palimpsest.locate.reading import Failures, ask, find_subject, nested, save_json
+from palimpsest.locate.reading.probe_designs import control_labels, new_subjects, new_wordings
+from palimpsest.locate.reading.profile import Failures, ask, find_subject, nested, save_json
 from palimpsest.model import Model, Site, pad
 from palimpsest.runs import Progress
 from palimpsest.statistics import Estimate, cluster_bootstrap, paired_difference
@@ -164,7 +164,7 @@ class Probes:
 
     def plot(self) -> object:
         """A matplotlib figure: accuracy and baselines over layers, a panel for each design."""
-        from palimpsest.locate.plot_reading import plot_probes
+        from palimpsest.locate.reading.plot import plot_probes
 
         return plot_probes(self)
 

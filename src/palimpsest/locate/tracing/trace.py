@@ -3,20 +3,20 @@
 Three kinds of run of one prompt, each scored by the first token of one answer after the last token:
 
     clean                   m1
-    corrupted               m0              the subject corrupted (`palimpsest.locate.corruption`)
+    corrupted               m0              the subject corrupted (`palimpsest.locate.tracing.corruption`)
     corrupted, restored     m(t, l)         and a state, or a window of module outputs, at (t, l) put back to its clean value
 
     total effect            TE = m1 - m0
     indirect effect         IE(t, l) = m(t, l) - m0
 
 IE says that the site at (t, l) suffices, in a corrupted context, to bring the answer back. It is a restoration, not a
-lesion: it does not say that the site is necessary (`palimpsest.locate.lesion` does), nor that anything is stored there.
+lesion: it does not say that the site is necessary (`palimpsest.locate.tracing.lesion` does), nor that anything is stored there.
 
 Each m is a mean over S samples of the corruption, all restored from the same corrupted runs. Tokens before the first
-corrupted one cannot have changed: their IE is exactly 0. How the grid is computed is in `palimpsest.locate.patching`.
+corrupted one cannot have changed: their IE is exactly 0. How the grid is computed is in `palimpsest.locate.tracing.patching`.
 
 Controls: the map itself at other layers; `donor="shuffled-subject"`, which puts in the states of *another* subject of the
-relation; `corruption="relation"`; a re-initialised model (`palimpsest.locate.controls`); and the lesion on the same grid.
+relation; `corruption="relation"`; a re-initialised model (`palimpsest.locate.tracing.controls`); and the lesion on the same grid.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ import torch
 
 from palimpsest.errors import FactError, ModelError, PalimpsestError, SettingError, did_you_mean
 from palimpsest.facts import Fact, read_facts
-from palimpsest.locate.asked import (
+from palimpsest.locate.tracing.asked import (
     Asked,
     Rows,
     ask,
@@ -39,9 +39,16 @@ from palimpsest.locate.asked import (
     run_corrupted,
     scored_tokens,
 )
-from palimpsest.locate.corruption import SPREADS, Corrupted, Corruption, embedding_spread, subject_embeddings, swapped
-from palimpsest.locate.maps import EffectMap, Trace, checked_score
-from palimpsest.locate.patching import BATCH_TOKENS, Patch, patch_grid
+from palimpsest.locate.tracing.corruption import (
+    SPREADS,
+    Corrupted,
+    Corruption,
+    embedding_spread,
+    subject_embeddings,
+    swapped,
+)
+from palimpsest.locate.tracing.maps import EffectMap, Trace, checked_score
+from palimpsest.locate.tracing.patching import BATCH_TOKENS, Patch, patch_grid
 from palimpsest.model import Model
 from palimpsest.runs import Progress
 

@@ -28,10 +28,10 @@ from torch import Tensor
 
 from palimpsest.errors import SettingError, did_you_mean
 from palimpsest.facts import Fact
-from palimpsest.locate.integration import REFINABLE, RULES, Path, Points
-from palimpsest.locate.key_baselines import baseline_keys
-from palimpsest.locate.last_token import LastToken, answer_token, foil_token
-from palimpsest.locate.neuron_presets import PATH, settings_of
+from palimpsest.locate.neuron.baselines import baseline_keys
+from palimpsest.locate.neuron.integration import REFINABLE, RULES, Path, Points
+from palimpsest.locate.neuron.last_token import LastToken, answer_token, foil_token
+from palimpsest.locate.neuron.presets import PATH, settings_of
 from palimpsest.locate.precision import at_least_float32
 from palimpsest.model import Model, Site, Tap
 from palimpsest.runs import Progress
@@ -129,7 +129,7 @@ class Attribution:
 
     def plot(self) -> Any:
         """A matplotlib figure: per layer, the largest attribution and the sum of all."""
-        from palimpsest.locate.neuron_plot import plot_attribution
+        from palimpsest.locate.neuron.plot import plot_attribution
 
         return plot_attribution(self)
 
@@ -160,7 +160,7 @@ def neurons(
         foil: what the differences are taken against; `target_new` when None.
         preset: "dai-2022" or "eleuther": the published sums, whose error is reported in `completeness`.
         steps: points on the path from the baseline to the key; 20 when None.
-        rule: "midpoint" (when None), "gauss-legendre", "left" or "inclusive" (`palimpsest.locate.integration`).
+        rule: "midpoint" (when None), "gauss-legendre", "left" or "inclusive" (`palimpsest.locate.neuron.integration`).
         refine: cut the path finer where a layer's sum misses the bar of completeness; when None, done for "midpoint".
         baseline: "zero" (when None); "mean", the mean key over the shipped text; or one key a layer, of shape (neurons,).
         score: one of `SCORES`; "probability" when None.

@@ -16,10 +16,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from palimpsest.errors import InputError, PalimpsestError, SettingError, did_you_mean
 from palimpsest.facts import Fact
-from palimpsest.locate.lesion import Lesioner
-from palimpsest.locate.maps import EffectMap
-from palimpsest.locate.roles import RoleProfile, average
-from palimpsest.locate.trace import Tracer
+from palimpsest.locate.tracing.lesion import Lesioner
+from palimpsest.locate.tracing.maps import EffectMap
+from palimpsest.locate.tracing.roles import RoleProfile, average
+from palimpsest.locate.tracing.trace import Tracer
 from palimpsest.model import Model
 from palimpsest.runs import Plan, Progress, Run
 
@@ -78,7 +78,7 @@ class Survey:
         return {record["id"]: record["withheld"] for record in found}
 
     def average(self, label: str, **settings: Any) -> RoleProfile:
-        """The average by role of one label: see `palimpsest.locate.roles.average`."""
+        """The average by role of one label: see `palimpsest.locate.tracing.roles.average`."""
         return average(self.maps(label), label=label, **settings)
 
     def summary(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ N says that the clean run needs the site's own value. A site with a large indire
 (redundancy). Zero and resampled values are far from anything the model sees there, so they break more than they remove: read
 them beside the others (validity of ablations: Zhang and Nanda 2024; Wang et al. 2023, section 2.1, on means).
 
-Controls: the map at other layers, and the restoration of the same site (`palimpsest.locate.trace`).
+Controls: the map at other layers, and the restoration of the same site (`palimpsest.locate.tracing.trace`).
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from palimpsest.errors import FactError, PalimpsestError, SettingError, did_you_mean
 from palimpsest.facts import Fact, read_facts
-from palimpsest.locate.asked import (
+from palimpsest.locate.tracing.asked import (
     Asked,
     Rows,
     ask,
@@ -35,10 +35,10 @@ from palimpsest.locate.asked import (
     run_corrupted,
     scored_tokens,
 )
-from palimpsest.locate.corruption import SPREADS, Corrupted, Corruption, embedding_spread, seed_of, swapped
-from palimpsest.locate.maps import Lesion, checked_score
-from palimpsest.locate.patching import BATCH_TOKENS, Patch, patch_grid
-from palimpsest.locate.trace import chosen_layers, described, finite, own_cells, settings_of
+from palimpsest.locate.tracing.corruption import SPREADS, Corrupted, Corruption, embedding_spread, seed_of, swapped
+from palimpsest.locate.tracing.maps import Lesion, checked_score
+from palimpsest.locate.tracing.patching import BATCH_TOKENS, Patch, patch_grid
+from palimpsest.locate.tracing.trace import chosen_layers, described, finite, own_cells, settings_of
 from palimpsest.model import Model, Site, pad
 from palimpsest.runs import Progress
 

@@ -4,7 +4,7 @@
     new wordings    folds of wordings: a test subject is in training in all its other wordings
     control task    each subject with a random answer from the same distribution (Hewitt and Liang 2019, section 2)
 
-Nothing here knows of models; `palimpsest.locate.probes` says what each design is for.
+Nothing here knows of models; `palimpsest.locate.reading.probes` says what each design is for.
 """
 
 from collections.abc import Sequence

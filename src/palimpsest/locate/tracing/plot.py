@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from palimpsest.errors import InputError, PalimpsestError
-from palimpsest.locate.maps import Maps, records_of
+from palimpsest.locate.tracing.maps import Maps, records_of
 
 if TYPE_CHECKING:
-    from palimpsest.locate.roles import RoleProfile
+    from palimpsest.locate.tracing.roles import RoleProfile
 
 KIND_NAMES = {"state": "state", "mlp": "MLP output", "attn": "attention output"}
 

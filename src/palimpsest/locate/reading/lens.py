@@ -24,7 +24,7 @@ from torch import Tensor
 from palimpsest.errors import InputError, SettingError
 from palimpsest.facts import Fact
 from palimpsest.locate.precision import at_least_float32
-from palimpsest.locate.reading import Profile, ask, nested, save_json, scored_token
+from palimpsest.locate.reading.profile import Profile, ask, nested, save_json, scored_token
 from palimpsest.model import Model, Site, pad
 from palimpsest.model.tokens import token_strings
 from palimpsest.runs import Progress
@@ -90,7 +90,7 @@ class Lens:
 
     def plot(self) -> object:
         """A matplotlib figure: tokens down, layers across, colour the answer's log-probability, text the top token."""
-        from palimpsest.locate.plot_reading import plot_lens
+        from palimpsest.locate.reading.plot import plot_lens
 
         return plot_lens(self)
 

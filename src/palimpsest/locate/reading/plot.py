@@ -7,10 +7,10 @@ import numpy as np
 from palimpsest.errors import PalimpsestError
 
 if TYPE_CHECKING:
-    from palimpsest.locate.knockout import Knockout
-    from palimpsest.locate.lens import Lens
-    from palimpsest.locate.probes import Probes
-    from palimpsest.locate.reading import Profile
+    from palimpsest.locate.reading.knockout import Knockout
+    from palimpsest.locate.reading.lens import Lens
+    from palimpsest.locate.reading.probes import Probes
+    from palimpsest.locate.reading.profile import Profile
     from palimpsest.statistics import Estimate
 
 

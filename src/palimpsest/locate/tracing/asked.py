@@ -11,9 +11,9 @@ from torch import Tensor
 
 from palimpsest.errors import FactError, OutputError, PalimpsestError, SettingError
 from palimpsest.facts import Fact
-from palimpsest.locate.corruption import Corrupted, embedding_taps
-from palimpsest.locate.patching import Ran, run_all
 from palimpsest.locate.precision import at_least_float32
+from palimpsest.locate.tracing.corruption import Corrupted, embedding_taps
+from palimpsest.locate.tracing.patching import Ran, run_all
 from palimpsest.model import Batch, Model, Site, Tap, align
 from palimpsest.model.tokens import Encoded, token_strings
 
