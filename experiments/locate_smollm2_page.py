@@ -143,14 +143,14 @@ def named_sites() -> str:
 
 
 def decisive() -> str:
-    rows = []
+    rows, shown = [], [role for role in ROLES if role not in ("before", "last")]
     for part in ("noise", "swap"):
         for kind in KINDS:
             entry = load(part)["maps"][kind][P]
             for name, shares in (("all", entry["decisive"]), *entry["decisive_by_length"].items()):
                 n = next(iter(shares.values()))["n"]
-                rows.append([part, kind, name, str(n), *(est(shares[role], 2) for role in ROLES if role != "last")])
-    return table(["part", "kind", "subject tokens", "n", *(role for role in ROLES if role != "last")], rows)
+                rows.append([part, kind, name, str(n), *(est(shares[role], 2) for role in shown)])
+    return table(["part", "kind", "subject tokens", "n", *shown], rows)
 
 
 def reliability() -> str:
@@ -247,7 +247,12 @@ def regression() -> str:
 
 
 def fit(what: str, found: dict[str, Any]) -> str:
-    return f"* {what}: {json.dumps(found)}"
+    terms = "; ".join(f"{name} {est(e, 2)}" for name, e in found["coefficients"].items() if name != "intercept")
+    dropped = f"; no coefficient for {', '.join(found['constant'])}, the same for all" if found["constant"] else ""
+    return (
+        f"* log of {what}: {terms}{dropped}; R squared {est(found['r_squared'], 2)}; n = {found['n']}, of which "
+        f"{found['never_together']} never have subject and answer in one paragraph."
+    )
 
 
 def reading() -> str:

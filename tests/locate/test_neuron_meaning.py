@@ -114,6 +114,18 @@ def test_a_regression_finds_what_was_planted() -> None:
     }
 
 
+def test_a_predictor_that_never_varies_is_named_and_not_fitted() -> None:
+    words = [f"word{i}" for i in range(30)]
+    facts = [Fact(f"Sub{i}", "{} has", w, relation=f"r{i % 10}") for i, w in enumerate(words)]
+    text = "\n\n".join(word for i, word in enumerate(words) for _ in range(i))
+    y = np.exp(0.5 * np.log1p(np.arange(30)))
+    found = regress_values(facts, y.tolist(), text=text)  # no subject stands in the text
+    assert found.constant == ("log co-occurrence",)
+    assert set(found.coefficients) == {"intercept", "log frequency"}
+    assert found.coefficients["log frequency"].value == pytest.approx(0.5)
+    assert found.never_together == 30
+
+
 def test_attributions_of_facts_are_regressed() -> None:
     model = model_of("gpt2")
     facts = [

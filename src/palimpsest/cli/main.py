@@ -63,7 +63,7 @@ def group() -> None:
 
     \b
     palimpsest VERB MODEL [FACTS] --out DIR
-    MODEL is smollm2, a folder, or a Hub id; FACTS is a file, - for standard input, or shipped.
+    MODEL is smollm2, a folder, or a Hub id; FACTS is a file, - for standard input, shipped or reasoning.
     """
 
 

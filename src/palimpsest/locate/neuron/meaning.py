@@ -144,6 +144,7 @@ class Regression:
         n: facts that went in.
         left_out: ids of facts without positive attribution, which have no log.
         never_together: how many of the n facts have answer and subject in no paragraph together.
+        constant: predictors that are the same for all n facts: they are not in the fit, and have no coefficient.
     """
 
     coefficients: dict[str, Estimate]
@@ -151,6 +152,7 @@ class Regression:
     n: int
     left_out: tuple[str, ...]
     never_together: int
+    constant: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """As plain data."""
@@ -160,6 +162,7 @@ class Regression:
             "n": self.n,
             "left_out": list(self.left_out),
             "never_together": self.never_together,
+            "constant": list(self.constant),
         }
 
 
@@ -207,6 +210,11 @@ def regress_values(
             raise InputError(f"The predictor {name!r} has {len(values)} numbers for {len(facts)} facts; give one each.")
         columns[name] = np.array(values, dtype=float)
     kept = np.array([value > 0 for value in attribution], dtype=bool)
+    never_together = int((counts[kept, 1] == 0).sum())
+    constant = (
+        tuple(name for name, column in columns.items() if np.ptp(column[kept], axis=0) == 0) if kept.any() else ()
+    )
+    columns = {name: column for name, column in columns.items() if name not in constant}
     design = np.stack([np.ones(len(facts)), *columns.values()], axis=1)[kept]
     y = np.log(np.array(attribution, dtype=float)[kept])
     if len(y) <= design.shape[1]:
@@ -230,7 +238,7 @@ def regress_values(
     fits = {name: estimate(place) for place, name in enumerate(names)}
     r_squared = fits.pop("R squared")
     left_out = tuple(fact.id for fact, keep in zip(facts, kept, strict=True) if not keep)
-    return Regression(fits, r_squared, len(y), left_out, int((design[:, 2] == 0).sum()))
+    return Regression(fits, r_squared, len(y), left_out, never_together, constant)
 
 
 def ordinary_least_squares(
