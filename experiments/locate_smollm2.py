@@ -5,7 +5,7 @@
     python experiments/locate_smollm2.py page                                         # docs/locate-on-smollm2.md
 
 Parts: reliability, noise, swap, shuffled, lesion, untrained, syntax, reasoning, reading, neurons, neurons-pairs,
-neurons-untrained. Cut for two cores, and the page says so: every
+neurons-reasoning, neurons-untrained. Cut for two cores, and the page says so: every
 second layer, 4 samples (3 in swaps, lesions and controls), prompts of at most 14 tokens, 40 minimal pairs, every fourth layer for reasoning,
 neurons of 40 facts.
 """
@@ -136,12 +136,16 @@ def digest(found: Any, *, bands: bool = True) -> dict[str, Any]:
                 "total_effect": record["total_effect"],
                 "subject_tokens": record["subject"][1] - record["subject"][0],
                 "tokens": len(record["tokens"]),
+                "averaged": record["known"] and record["subject"][1] < len(record["tokens"]),
                 "samples": len(record["settings"].get("swapped", [])) or record["settings"]["samples"],
             }
             for record in maps
         ]
         for score in SCORES:
-            able = [r for r in maps if score == r["score"] or score in r["also"]]
+            # where the subject is the last token, its early and its late site are one place
+            able = [
+                r for r in maps if (score == r["score"] or score in r["also"]) and r["subject"][1] < len(r["tokens"])
+            ]
             if not any(record["known"] for record in able):
                 continue
             entry: dict[str, Any] = {"average": average(able, label=label, score=score).to_json()}
@@ -242,6 +246,8 @@ def neuron_part(name: str, model: pal.Model) -> None:
     gate = "known"
     if name == "neurons-pairs":
         facts, settings, gate = pairs(model)[::2], {"score": "logit-difference"}, "eligible"
+    elif name == "neurons-reasoning":
+        facts = pal.read_facts("reasoning").facts[::4]
     else:
         facts, _ = known_facts(model)
         facts = facts[:20] + facts[30:50]

@@ -85,9 +85,12 @@ def totals() -> str:
     ):
         entry = load(part)["maps"][label]
         known = sum(fact["known"] for fact in entry["facts"])
+        averaged = sum(fact["averaged"] for fact in entry["facts"])
         cells = [est(entry[score]["average"]["total_effect"]) if score in entry else "-" for score in (P, LOG, LOGIT)]
-        rows.append([f"{part}, {label}", str(len(entry["facts"])), str(known), *cells])
-    return table(["part", "mapped", "known", "TE, probability", "TE, log-probability", "TE, logit difference"], rows)
+        rows.append([f"{part}, {label}", str(len(entry["facts"])), str(known), str(averaged), *cells])
+    return table(
+        ["part", "mapped", "known", "averaged", "TE, probability", "TE, log-probability", "TE, logit difference"], rows
+    )
 
 
 def sites(part: str, labels: tuple[str, ...], score: str = P) -> str:
@@ -196,7 +199,7 @@ def separable() -> str:
 
 def neurons() -> str:
     rows = []
-    for part in ("neurons", "neurons-pairs", "neurons-untrained"):
+    for part in ("neurons", "neurons-pairs", "neurons-reasoning", "neurons-untrained"):
         found = load(part)
         for row in found["summary"]:
             order = est(row.get("order"), 2)

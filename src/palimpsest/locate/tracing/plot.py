@@ -29,7 +29,7 @@ def plot_maps(maps: Maps) -> Any:
         raise InputError(f"Panels side by side show maps of one prompt, got {len(records)} maps of several or none.")
     _one_score([one["score"] for one in records])
     tokens, (first, end) = records[0]["tokens"], records[0]["subject"]
-    figure = _figure(figsize=(2.2 + 4.2 * len(records), 0.3 * len(tokens) + 1.8))
+    figure = _figure(figsize=(2.2 + 4.2 * len(records), max(3.0, 0.3 * len(tokens) + 1.8)))
     panels = figure.subplots(1, len(records), sharey=True, squeeze=False)[0]
     bound = max(max(float(np.abs(one["effect"]).max()) for one in records), 1e-9)
     for axes, one in zip(panels, records, strict=True):
