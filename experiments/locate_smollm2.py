@@ -260,7 +260,8 @@ def neuron_part(name: str, model: pal.Model) -> None:
         run.finish(result)
     neurons_of = {r["id"][8:]: r for r in records if r["id"].startswith("neurons:") and "error" not in r}
     result["facts"] = [
-        {key: record[key] for key in ("known", "neurons", "completeness", "total", "largest")} | {"id": fact}
+        {key: record[key] for key in ("known", "neurons", "completeness", "complete", "total", "largest")}
+        | {"id": fact}
         for fact, record in neurons_of.items()
     ]
     if name == "neurons":

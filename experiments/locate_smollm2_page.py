@@ -211,6 +211,22 @@ def neurons() -> str:
     )
 
 
+def recurring() -> str:
+    """Which neurons are kept for many facts."""
+    from collections import Counter
+
+    facts = load("neurons")["facts"]
+    counts = Counter((place["layer"], place["neuron"]) for fact in facts for place in fact["neurons"])
+    sizes = sorted(len(fact["neurons"]) for fact in facts)
+    most = ", ".join(f"neuron {i} of layer {l} in {n}" for (l, i), n in counts.most_common(3))
+    worst, complete = max(fact["completeness"] for fact in facts), sum(fact["complete"] for fact in facts)
+    return (
+        f"{len(facts)} facts have {sizes[0]} to {sizes[-1]} neurons each (median {median(sizes):.0f}). Of {len(counts)} different ones, "
+        f"{sum(n >= 4 for n in counts.values())} are kept for four facts or more: {most}. Attributions add up to what they "
+        f"must, within 2 % or 0.002, in every layer and wording of {complete} facts; the largest error is {worst:.4f}."
+    )
+
+
 def writing() -> str:
     """How often a fact's answer is among what its neurons promote, beside another fact's answer."""
     rows = load("neurons")["writing"]
@@ -221,7 +237,12 @@ def writing() -> str:
         for name, ranks in (("its own answer", own), ("the next fact's answer", other))
     ]
     shown = [
-        [row["fact"], f"{where[0]}, {where[1]}", " ".join(f"`{token}`" for token in tokens), str(rank)]
+        [
+            row["fact"],
+            f"{where[0]}, {where[1]}",
+            " ".join(f"`{token.strip()}`" for token in tokens if token.strip().isprintable() and "`" not in token),
+            str(rank),
+        ]
         for row in rows[:8]
         for where, tokens, rank in list(zip(row["neurons"], row["promoted"], row["rank"], strict=True))[:1]
     ]
