@@ -31,6 +31,7 @@ from palimpsest.locate import (
     lens_profile,
     probe,
     separability,
+    share_of_total,
     survey,
     what_neurons_write,
 )
@@ -157,6 +158,7 @@ def digest(found: Any, *, bands: bool = True) -> dict[str, Any]:
             entry["decisive_by_length"] = {
                 name: {role: e.to_json() for role, e in shares.items()} for name, shares in by_length.items()
             }
+            entry["early_share_by_length"] = early_share(able, score)
             if maps[0]["what"] == "indirect effect":
                 try:
                     entry["separability"] = {k: e.to_json() for k, e in separability(able, score=score).items()}
@@ -175,6 +177,21 @@ def digest(found: Any, *, bands: bool = True) -> dict[str, Any]:
                     }
             own[score] = entry
         result["maps"][label] = own
+    return result
+
+
+def early_share(maps: list[dict[str, Any]], score: str) -> dict[str, Any]:
+    """Effect at each of the subject's roles in the early layers as a share of the total effect, by the subject's length."""
+    result: dict[str, Any] = {}
+    layers = [l for l in maps[0]["layers"] if l in EARLY]
+    for name, low, high in (("1", 1, 1), ("2", 2, 2), ("3 or more", 3, 99)):
+        some = [r for r in maps if low <= r["subject"][1] - r["subject"][0] <= high]
+        for role in ("first subject", "middle subject", "last subject"):
+            try:
+                share, out = share_of_total(some, role, layers, score=score)
+            except pal.errors.InputError:
+                continue
+            result.setdefault(name, {})[role] = share.to_json() | {"left_out": len(out)}
     return result
 
 

@@ -156,6 +156,18 @@ def decisive() -> str:
     return table(["part", "kind", "subject tokens", "n", *shown], rows)
 
 
+def by_length() -> str:
+    """Early effects as shares of the total effect, by subject length and kind."""
+    rows, roles = [], ("first subject", "middle subject", "last subject")
+    for part in ("noise", "swap", "lesion"):
+        for kind in KINDS:
+            for name, shares in load(part)["maps"][kind][P]["early_share_by_length"].items():
+                rows.append(
+                    [part, kind, name, *(est(shares.get(role), 2) for role in roles), str(shares["last subject"]["n"])]
+                )
+    return table(["part", "kind", "subject tokens", *roles, "n"], rows)
+
+
 def reliability() -> str:
     rows = []
     for kind in ("state", "mlp"):

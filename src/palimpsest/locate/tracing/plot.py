@@ -1,15 +1,13 @@
 """Figures of maps and of their averages, with matplotlib (`pip install palimpsest[plot]`)."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from palimpsest.errors import InputError, PalimpsestError
 from palimpsest.locate.tracing.maps import Maps, records_of
-
-if TYPE_CHECKING:
-    from palimpsest.locate.tracing.roles import RoleProfile
+from palimpsest.locate.tracing.roles import ROLES, RoleProfile
 
 KIND_NAMES = {"state": "state", "mlp": "MLP output", "attn": "attention output"}
 
@@ -45,25 +43,28 @@ def plot_maps(maps: Maps) -> Any:
     return figure
 
 
-def plot_profiles(profiles: Sequence["RoleProfile"]) -> Any:
+def plot_profiles(profiles: Sequence[RoleProfile]) -> Any:
     """Effects by layer, one panel a profile and one line a token role, with the band of its interval."""
     figure = _figure(figsize=(1 + 4.2 * len(profiles), 3.6))
     panels = figure.subplots(1, len(profiles), sharey=True, squeeze=False)[0]
+    lines: dict[str, Any] = {}
     for axes, profile in zip(panels, profiles, strict=True):
         for role in profile.roles:
             mean, low, high = profile.line(role)
-            (line,) = axes.plot(profile.layers, mean, label=role, linewidth=1.4)
-            axes.fill_between(profile.layers, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+            colour = f"C{ROLES.index(role)}"  # one role has one colour in every panel
+            (lines[role],) = axes.plot(profile.layers, mean, color=colour, linewidth=1.4)
+            axes.fill_between(profile.layers, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.axhline(0, color="black", linewidth=0.6)
         axes.set_title(f"{profile.label} (n={profile.n})", fontsize=9)
         axes.set_xlabel("layer")
     _one_score([profile.score for profile in profiles])
     panels[0].set_ylabel(f"{_common(profile.what for profile in profiles)} ({profiles[0].score})")
-    panels[-1].legend(fontsize=7)
+    shown = [role for role in ROLES if role in lines]
+    figure.legend([lines[role] for role in shown], shown, loc="outside right upper", fontsize=7)
     return figure
 
 
-def plot_role_maps(profiles: Sequence["RoleProfile"]) -> Any:
+def plot_role_maps(profiles: Sequence[RoleProfile]) -> Any:
     """Average maps side by side on one colour scale: token roles down, layers across."""
     figure = _figure(figsize=(2.2 + 4.2 * len(profiles), 3.2))
     panels = figure.subplots(1, len(profiles), sharey=True, squeeze=False)[0]

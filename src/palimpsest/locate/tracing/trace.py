@@ -360,7 +360,8 @@ def finite(found: Mapped) -> Mapped | PalimpsestError:
 def settings_of(model: Model, card: dict[str, object], *rows: Corrupted) -> dict[str, object]:
     """The settings of one map, with the subjects that were in fact swapped in, and those whose states were."""
     names = zip(("swapped", "donors"), rows, strict=False)
-    return {"model": model.name} | card | {name: list(row.subjects) for name, row in names if row.subjects}
+    made = {"model": model.name, "dtype": str(model.net.dtype).removeprefix("torch.")}
+    return made | card | {name: list(row.subjects) for name, row in names if row.subjects}
 
 
 def chosen_layers(model: Model, layers: Sequence[int] | None) -> tuple[int, ...]:
