@@ -21,14 +21,18 @@ def _report() -> Report:
     fact = Fact(subject=f"Tower {EVIL}", prompt="The {} is in", target_true="Paris", target_new=f"Rome {EVIL}", id="f")
     rng = np.random.default_rng(0)
     trace = Trace(
-        fact,
-        " Paris",
-        ("The", " Tower", EVIL, " in"),
-        (1, 3),
-        0.7,
-        rng.random(4) * 0.1,
-        rng.random((4, 5, 4)),
-        {"samples": 4, "noise_level": 0.1, "note": EVIL},
+        fact=fact,
+        answer=" Paris",
+        foil="",
+        known=True,
+        tokens=("The", " Tower", EVIL, " in"),
+        subject=(1, 3),
+        layers=(0, 1, 2, 3, 4),
+        score="probability",
+        log_p_clean=np.log([0.7, 0.7]),
+        log_p_corrupted=np.log(rng.random((4, 2)) * 0.1),
+        log_p_patched=np.log(rng.random((4, 5, 4, 2))),
+        settings={"samples": 4, "noise_level": 0.1, "note": EVIL},
     )
     side = {"es": 1.0, "em": 0.5, "ps": 1.0, "pm": 0.2, "ns": 1.0, "nm": 0.1, "nll_new": 0.1, "nll_true": 2.0}
     record = {"id": "f", "relation": "place", "subject": fact.subject, "eligible": True, "pre": side, "post": side}

@@ -44,16 +44,16 @@ def heatmap(trace: Trace) -> Heatmap:
     n_tokens, n_layers = effect.shape
     cells = []
     for t in range(n_tokens):
-        for layer in range(n_layers):
-            value = float(effect[t, layer])
-            title = f"{trace.tokens[t].strip()!r}, layer {layer}: {value:+.4f} [{low[t, layer]:+.4f}, {high[t, layer]:+.4f}]"
-            cells.append(Cell(LEFT + layer * CELL_WIDTH, TOP + t * CELL_HEIGHT, _colour(value / largest), title))
+        for i, layer in enumerate(trace.layers):
+            value = float(effect[t, i])
+            title = f"{trace.tokens[t].strip()!r}, layer {layer}: {value:+.4f} [{low[t, i]:+.4f}, {high[t, i]:+.4f}]"
+            cells.append(Cell(LEFT + i * CELL_WIDTH, TOP + t * CELL_HEIGHT, _colour(value / largest), title))
     first, end = trace.subject
     labels = tuple(
         (TOP + t * CELL_HEIGHT + 14, f"{text.strip() or '␣'}{'*' if first <= t < end else ''}", first <= t < end)
         for t, text in enumerate(trace.tokens)
     )
-    ticks = tuple((LEFT + layer * CELL_WIDTH + CELL_WIDTH // 2, layer) for layer in range(0, n_layers, 5))
+    ticks = tuple((LEFT + i * CELL_WIDTH + CELL_WIDTH // 2, trace.layers[i]) for i in range(0, n_layers, 5))
     legend = tuple((LEFT + i * 12, _colour(i / 10)) for i in range(11))
     height = TOP + n_tokens * CELL_HEIGHT + BOTTOM
     return Heatmap(
