@@ -4,7 +4,7 @@
     python experiments/locate_smollm2.py digest PART ...      # results/locate/ again, from the maps in run/
     python experiments/locate_smollm2.py page                                         # docs/locate-on-smollm2.md
 
-Parts: reliability, noise, swap, shuffled, lesion, untrained, syntax, reasoning, reading, neurons, neurons-pairs,
+Parts: reliability, noise, swap, shuffled, lesion, untrained, syntax, reasoning, reading, knockout, reading-untrained, neurons, neurons-heldout, neurons-pairs,
 neurons-reasoning, neurons-untrained. Cut for two cores, and the page says so: every
 second layer, 4 samples (3 in swaps, lesions and controls), prompts of at most 14 tokens, 40 minimal pairs, every fourth layer for reasoning,
 neurons of 40 facts.
@@ -13,6 +13,7 @@ neurons of 40 facts.
 import json
 import os
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,16 @@ from palimpsest.locate import (
     eligible,
     knockout_profile,
     knowledge,
+    knowledge_neurons,
     lens_profile,
+    neuron_effects,
     probe,
     separability,
     share_of_total,
     survey,
     what_neurons_write,
 )
+from palimpsest.locate.neuron.effects import summarise
 from palimpsest.locate.neuron.survey import NeuronWork
 from palimpsest.locate.tracing.controls import against_other_layers, against_random_sites, reinitialised
 from palimpsest.locate.tracing.lesion import Lesioner
@@ -257,6 +261,59 @@ def reading(model: pal.Model) -> None:
     store("reading", plain(result))
 
 
+def knockouts(model: pal.Model) -> None:
+    """Attention knock-out with windows of 9 and of 1, and apart for facts that begin with their subject."""
+    facts, _ = known_facts(model)
+    opening = [fact for fact in facts if model.encode(fact.text).tokens_of(*fact.subject_span)[0] == 0]
+    groups = {"subject later": [f for f in facts if f not in opening], "subject first": opening}
+    result: dict[str, Any] = {}
+    for window in (9, 1):
+        for group, some in groups.items():
+            profile = knockout_profile(model, some, window=window)
+            own: dict[str, Any] = {"n": len(some), "curves": {}, "contrast": {}}
+            for source in ("subject", "subject_last", "other", "first", "control"):
+                own["curves"][source] = [e.to_json() for e in profile.estimates(f"relative/{source}")]
+            contrast = profile.contrast("relative/subject", "relative/control")
+            own["contrast"] = [e.to_json() for e in contrast]
+            result[f"window {window}, {group}"] = own
+            show(len(result), 4, group)
+    store("knockout", plain(result))
+
+
+def untrained_reading(model: pal.Model) -> None:
+    """Logit lens, probe and knock-out on a re-initialised model: what they find where nothing was learned."""
+    facts, _ = known_facts(model)
+    fresh = reinitialised(model, seed=1)
+    lens = lens_profile(fresh, facts[:20])
+    edges = knockout_profile(fresh, facts[:20])
+    own = [fact for fact in pal.read_facts("shipped").facts if fact.relation == "continent"]
+    found = probe(fresh, own, gate="all", layers=(0, 12, 24, 29), permutations=9, controls=3)
+    result = {
+        "lens": [e.to_json() for e in lens.estimates("reciprocal_rank/last", group="all")],
+        "knockout": [e.to_json() for e in edges.estimates("relative/subject", group="all")],
+        "probe": found.to_json(),
+    }
+    store("reading-untrained", plain(result))
+
+
+def held_out(model: pal.Model) -> None:
+    """Neurons found on two wordings of a fact, suppressed on its others."""
+    facts = known_facts(model)[0][:20]
+    rows, effects = [], []
+    found = {}
+    for i, fact in enumerate(facts):
+        found[fact.id] = knowledge_neurons(model, fact, texts=fact.wordings[:2], keep=False)
+        show(i + 1, len(facts), fact.id)
+    for fact, other in zip(facts, [*facts[1:], facts[0]], strict=True):
+        neurons = found[fact.id].neurons
+        if not neurons or len(fact.wordings) < 3:
+            continue
+        made = neuron_effects(model, fact, neurons, other=found[other.id].neurons, texts=fact.wordings[2:])
+        effects.append(made)
+        rows.append({"fact": fact.id, "neurons": len(neurons), "wordings": len(fact.wordings) - 2})
+    store("neurons-heldout", plain({"facts": rows, "summary": summarise(effects)}))
+
+
 def neuron_part(name: str, model: pal.Model) -> None:
     """Knowledge neurons of 40 of the 60 facts, of 20 minimal pairs, and of 6 facts on a re-initialised model."""
     settings: dict[str, Any] = {}
@@ -271,7 +328,9 @@ def neuron_part(name: str, model: pal.Model) -> None:
     if name == "neurons-untrained":
         model, facts, gate = reinitialised(model, seed=1), facts[:6], "all"
     work = NeuronWork(model, facts, settings, gate=gate)
-    with Run(RUNS / name, Plan(work.items, {"model": model.name, "settings": settings, "gate": gate})) as run:
+    plan = {"model": model.name, "weights": model.fingerprint(), "settings": settings, "gate": gate}
+    plan["facts"] = sha256(json.dumps([fact.to_json() for fact in facts]).encode()).hexdigest()
+    with Run(RUNS / name, Plan(work.items, plan)) as run:
         records = run.map(lambda item: work.do(str(item), run.records), show)
         result = plain(work.results(records))
         run.finish(result)
@@ -307,6 +366,12 @@ def part(name: str, model: pal.Model) -> None:
         return reliability(model)
     if name == "reading":
         return reading(model)
+    if name == "knockout":
+        return knockouts(model)
+    if name == "reading-untrained":
+        return untrained_reading(model)
+    if name == "neurons-heldout":
+        return held_out(model)
     if name.startswith("neurons"):
         return neuron_part(name, model)
     if name in ("syntax", "reasoning"):

@@ -211,15 +211,25 @@ def separable() -> str:
 
 def neurons() -> str:
     rows = []
-    for part in ("neurons", "neurons-pairs", "neurons-reasoning", "neurons-untrained"):
-        found = load(part)
-        for row in found["summary"]:
+    for part in ("neurons", "neurons-heldout", "neurons-pairs", "neurons-reasoning", "neurons-untrained"):
+        for row in load(part)["summary"]:
+            n = f"{row['drift']['n']} ({row['drift']['clusters']})"
             order = est(row.get("order"), 2)
             rows.append(
-                [part, row["factor"], row["neurons"], row["place"], est(row["drift"], 3), est(row["flip"], 2), order]
+                [part, n, row["factor"], row["neurons"], row["place"], est(row["drift"], 3), est(row["flip"], 2), order]
             )
     return table(
-        ["part", "factor", "neurons", "where", "drift (relative)", "flips", "answer and foil change places"], rows
+        [
+            "part",
+            "n (clusters)",
+            "factor",
+            "neurons",
+            "where",
+            "drift (relative)",
+            "flips",
+            "answer and foil change places",
+        ],
+        rows,
     )
 
 
@@ -292,16 +302,63 @@ def fit(what: str, found: dict[str, Any]) -> str:
 
 
 def reading() -> str:
-    """Lens and knock-out at some layers, each beside its control."""
-    found = load("reading")
-    at = (0, 6, 12, 18, 21, 24, 26, 28, 29)
-    rows = [
-        [f"{name}: {curve}", *(est(estimates[l], 2) for l in at)]
-        for name in ("lens", "knockout")
-        for curve, estimates in found[name]["curves"].items()
-        if not curve.startswith("log") and "reciprocal" not in curve
+    """The lens at the last token, beside its control and an untrained model."""
+    found, fresh = load("reading")["lens"]["curves"], load("reading-untrained")["lens"]
+    at = (0, 12, 18, 22, 23, 24, 26, 28, 29)
+    curves = {
+        "probability, last token": found["probability/last"],
+        "its control": found["probability/last/control"],
+        "reciprocal rank, last token": found["reciprocal_rank/last"],
+        "that rank's control": found["reciprocal_rank/last/control"],
+        "reciprocal rank, last subject token": found["reciprocal_rank/subject_last"],
+        "reciprocal rank, last token, re-initialised (20 facts)": fresh,
+    }
+    rows = [[name, *(est(estimates[l], 2) for l in at)] for name, estimates in curves.items()]
+    return table(["", *(f"layer {l}" for l in at)], rows)
+
+
+def edges() -> str:
+    """Knock-outs by window, sources and place of the subject."""
+    at = (12, 15, 18, 19, 21, 23, 24, 27, 28)
+    rows = []
+    for name, found in load("knockout").items():
+        for source in ("subject", "other", "first"):
+            rows.append(
+                [f"{name}, {source}", str(found["n"]), *(f"{found['curves'][source][l]['value']:.2f}" for l in at)]
+            )
+        n = found["contrast"][at[0]]["n"]
+        rows.append([f"{name}, subject minus random", str(n), *(est(found["contrast"][l], 2) for l in at)])
+    fresh = load("reading-untrained")["knockout"]
+    rows.append(["window 9, subject, re-initialised", "20", *(f"{fresh[l]['value']:.2f}" for l in at)])
+    return table(["window and sources", "n", *(f"centre {l}" for l in at)], rows)
+
+
+def probes() -> str:
+    """Probes of the last subject token's state, beside their controls."""
+    rows = []
+    parts = [*load("reading")["probes"].items(), ("continent, re-initialised", load("reading-untrained")["probe"])]
+    for relation, found in parts:
+        for i, l in enumerate(found["layers"]):
+            new, same = found["new_subjects"], found["new_wordings"]
+            cells = [
+                new["accuracy"][i],
+                new["majority"],
+                same["accuracy"][i],
+                same["control"][i],
+                same["selectivity"][i],
+            ]
+            rows.append([relation, str(l), str(found["subjects"]), *(est(cell, 2) for cell in cells)])
+    header = [
+        "relation",
+        "layer",
+        "subjects",
+        "new subjects",
+        "majority",
+        "new wordings",
+        "control task",
+        "selectivity",
     ]
-    return table(["curve", *(f"layer {l}" for l in at)], rows)
+    return table(header, rows)
 
 
 def write() -> None:

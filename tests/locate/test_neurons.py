@@ -338,3 +338,26 @@ def test_refining_finds_a_step_anywhere_on_the_path(steps: int, where: float, st
 def test_another_network_has_other_attributions(gpt2: Model) -> None:
     other = pal.load(model_of("gpt2", seed=5, dtype=torch.float64).net, tokenizer=gpt2.tokenizer, check=False)
     assert not np.allclose(neurons(other, EIFFEL, steps=2).attr, neurons(gpt2, TOWER, steps=2).attr)
+
+
+@pytest.mark.parametrize("score", ["probability", "logit"])
+def test_refining_a_half_precision_path_ends_where_it_no_longer_helps(score: str) -> None:
+    model = model_of("llama", dtype=torch.bfloat16)
+    found = neurons(model, EIFFEL, score=score)
+    assert np.isfinite(found.attr).all()
+    assert max(found.points) < 3**4 * 20
+
+
+def test_a_prompt_that_ends_in_a_blank_is_scored_where_the_answer_begins() -> None:
+    model = model_of("gpt2", dtype=torch.float64)
+    plain = Fact("Japan", "The capital of {} is", "Tokyo", "Berlin")
+    blank = Fact("Japan", "The capital of {} is ", "Tokyo", "Berlin")
+    token = model.tokenizer("The capital of Japan is Tokyo").input_ids[len(model.tokenizer(plain.text).input_ids)]
+    p = torch.softmax(model.net(input_ids=torch.tensor([model.tokenizer(plain.text).input_ids])).logits[0, -1], -1)
+    for found in (
+        pal.trace(model, blank, samples=1, noise_level=1.0).clean,
+        float(np.exp(pal.logit_lens(model, blank).log_p[-1, -1])),
+        pal.neurons(model, blank, steps=2, refine=False).clean,
+        pal.knockout(model, blank).clean,
+    ):
+        assert found == pytest.approx(float(p[token]), rel=1e-9)

@@ -12,8 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from palimpsest.errors import FactError
 from palimpsest.locate.precision import at_least_float32
 from palimpsest.model import Model, pad
+from palimpsest.model.tokens import Encoded
 
 BATCH_TOKENS = 1536
 
@@ -57,6 +59,26 @@ def next_token_logits(model: Model, texts: Sequence[str]) -> Float[Tensor, "text
         for row, i in enumerate(rows):
             result[i] = logits[row]
     return torch.stack(result)
+
+
+def prompt_and_token(model: Model, text: str, answer: str) -> tuple[Encoded, int]:
+    """The prompt as tokens, and the first token of `answer` after it, from one tokenisation.
+
+    Where a token straddles the seam (a prompt that ends in a blank, before " Paris"), the prompt ends before that token, so
+    that what is scored is what the model would say next.
+
+    Raises:
+        FactError: the answer has no token, or prompt and answer cannot be told apart.
+    """
+    encoded = model.encode(text)
+    ids, begin = model.encode_answer(text, answer)
+    if begin >= len(ids):
+        raise FactError(f"The answer {answer!r} has no token after {text!r}; give an answer of visible characters.")
+    if not begin or ids[:begin] != encoded.ids[:begin]:
+        raise FactError(
+            f"The answer {answer!r} changes the tokens of {text!r} that come before it; end the prompt otherwise."
+        )
+    return Encoded(text, encoded.ids[:begin], encoded.offsets[:begin]), ids[begin]
 
 
 def first_token(model: Model, text: str, answer: str) -> int:

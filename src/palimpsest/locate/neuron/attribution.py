@@ -161,7 +161,8 @@ def neurons(
         preset: "dai-2022" or "eleuther": the published sums, whose error is reported in `completeness`.
         steps: points on the path from the baseline to the key; 20 when None.
         rule: "midpoint" (when None), "gauss-legendre", "left" or "inclusive" (`palimpsest.locate.neuron.integration`).
-        refine: cut the path finer where a layer's sum misses the bar of completeness; when None, done for "midpoint".
+        refine: cut the path finer where a layer's sum misses the bar of completeness, as long as that helps; when None, done
+            for "midpoint".
         baseline: "zero" (when None); "mean", the mean key over the shipped text; or one key a layer, of shape (neurons,).
         score: one of `SCORES`; "probability" when None.
         rows: how many points go through the network at once; bounds the memory.
@@ -219,6 +220,8 @@ def neurons(
     )
 
 
+STRIKES = 2  # passes that did not halve a layer's error; it is rounding then (bfloat16), which no cut takes away
+
 Job = tuple[int, float, float]
 """One point: layer, a, and the weight of its gradient. Jobs that run together stand in order of layers."""
 
@@ -245,10 +248,13 @@ class _Integration:
             Path(*points, score[1:], slope[1:], float(score[0]), end)
             for score, slope in zip(scores.reshape(len(layers), -1), slopes.reshape(len(layers), -1), strict=True)
         ]
+        strikes = dict.fromkeys(layers, 0)
         for _ in range(passes):
-            cuts = {l: paths[l].to_split(bar(paths[l]) / 2) for l in layers if abs(paths[l].error) > bar(paths[l])}
+            missing = [l for l in layers if abs(paths[l].error) > bar(paths[l]) and strikes[l] < STRIKES]
+            cuts = {l: paths[l].to_split(bar(paths[l]) / 2) for l in missing}
             if not cuts:
                 break
+            before = {l: abs(paths[l].error) for l in cuts}
             jobs = [job for l, cut in cuts.items() for i in cut for job in _thirds(l, paths[l], i)]
             scores, slopes = self.differentiate(jobs, gradient)
             done = 0
@@ -257,6 +263,7 @@ class _Integration:
                 outer = scores[own].reshape(-1, 3)[:, 1:], slopes[own].reshape(-1, 3)[:, 1:]
                 paths[l] = paths[l].split(cut, *outer)
                 done = own.stop
+                strikes[l] += abs(paths[l].error) > before[l] / 2
         return [self.delta(l) * own for l, own in enumerate(gradient)], paths
 
     def delta(self, layer: int) -> Float[np.ndarray, "_"]:

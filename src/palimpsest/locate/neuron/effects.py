@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from palimpsest.errors import SettingError
+from palimpsest.errors import FactError, SettingError
 from palimpsest.facts import Fact
 from palimpsest.locate.neuron.attribution import ROWS, save_json
 from palimpsest.locate.neuron.baselines import key_widths
@@ -154,8 +154,10 @@ def neuron_effects(
 
     Raises:
         SettingError: fewer than one random set, or a neuron that does not exist.
-        FactError: an answer cannot be scored.
+        FactError: an answer cannot be scored, or a fact has no `target_true`: then there is no one answer to follow.
     """
+    if lacking := [one.id for one in (fact, *elsewhere) if one.target_true is None]:
+        raise FactError(f"The fact {lacking[0]} has no target_true, so there is no answer to follow; give it one.")
     if random_sets < 1:
         raise SettingError(f"The control needs at least one random set, got {random_sets}.")
     settings: dict[str, object] = {"model": model.name, "random_sets": random_sets, "seed": seed, "rows": rows}

@@ -77,7 +77,8 @@ class NeuronWork:
             fact,
             found[fact.id],
             other=found[partner.id] if partner else (),
-            elsewhere=[one for one in foreign if one is not partner][: self.elsewhere],
+            # nor of the partner's relation, whose neurons are tried there too
+            elsewhere=[one for one in foreign if partner is None or one.relation != partner.relation][: self.elsewhere],
             random_sets=self.random_sets,
             seed=self.seed,
         )

@@ -32,9 +32,10 @@ from torch import Tensor
 
 from palimpsest.errors import InputError, SettingError, did_you_mean
 from palimpsest.facts import Fact
+from palimpsest.locate.answers import prompt_and_token
 from palimpsest.locate.precision import at_least_float32
 from palimpsest.locate.reading.attention_edges import attention_blocked, check_attention_obeys
-from palimpsest.locate.reading.profile import Profile, ask, nested, save_json, scored_token
+from palimpsest.locate.reading.profile import Profile, ask, nested, save_json
 from palimpsest.model import Model, Prefix, Site, align
 from palimpsest.model.tokens import token_strings
 from palimpsest.runs import Progress
@@ -166,14 +167,13 @@ def knockout(
     for name in sources:
         if name not in SOURCES:
             raise SettingError(f"A knock-out has no source {name!r}.{did_you_mean(name, SOURCES)}")
-    encoded = model.encode(fact.text)
+    wanted = answer or fact.target_true
+    encoded, token = prompt_and_token(model, fact.text, wanted) if wanted else (model.encode(fact.text), None)
     if len(encoded) < 2:
         raise InputError(f"The prompt {fact.text!r} is one token long; a knock-out needs a token before the last one.")
     subject = encoded.tokens_of(*fact.subject_span)
     roles = sources_of(subject, len(encoded))
     random = _random_sets(roles, controls, seed, fact)
-    wanted = answer or fact.target_true
-    token = scored_token(model, fact.text, wanted) if wanted else None
     with torch.no_grad(), model.evaluating():
         if check:
             check_attention_obeys(model, encoded.ids)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from palimpsest.errors import InputError, SettingError
 from palimpsest.facts import Fact
+from palimpsest.locate.answers import prompt_and_token
 from palimpsest.locate.precision import at_least_float32
 from palimpsest.locate.reading.profile import Profile, ask, nested, save_json, scored_token
 from palimpsest.model import Model, Site, pad
@@ -113,16 +114,17 @@ def logit_lens(
         InputError: the text has no token or more than the model reads, or an answer has no token.
     """
     text = fact if isinstance(fact, str) else fact.text
-    encoded = model.encode(text)
-    subject: tuple[int, int] | None = None
     if isinstance(fact, Fact):
         answer, foil = answer or fact.target_true, foil or fact.target_new
+    encoded, token = prompt_and_token(model, text, answer) if answer else (model.encode(text), None)
+    subject: tuple[int, int] | None = None
+    if isinstance(fact, Fact):
         places = encoded.tokens_of(*fact.subject_span)
         subject = (places[0], places[-1] + 1)
     foil_token = scored_token(model, text, foil) if foil else None
     with model.evaluating():
         batch = pad([encoded.ids])
-        token = scored_token(model, text, answer) if answer else int(model.last_logits(batch)[0].argmax())
+        token = int(model.last_logits(batch)[0].argmax()) if token is None else token
         sites = [Site("resid_out", l) for l in range(model.n_layers)]
         states = model.record(batch, sites)
         stacked = torch.stack([states[site][0] for site in sites], dim=1)  # (tokens, layers, width)
@@ -196,7 +198,7 @@ def lens_profile(
     ready: list[tuple[Fact, bool, tuple[int, ...], list[int], list[int]]] = []
     for fact, known in asked:
         try:
-            encoded = model.encode(fact.text)
+            encoded, _ = prompt_and_token(model, fact.text, str(fact.target_true))
             places = [encoded.tokens_of(*fact.subject_span)[-1], len(encoded) - 1]
             wanted = _candidates(model, fact, by_relation[fact.relation], controls, seed)
         except InputError as error:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from palimpsest.errors import FactError, OutputError, PalimpsestError, SettingError
 from palimpsest.facts import Fact
+from palimpsest.locate.answers import prompt_and_token
 from palimpsest.locate.precision import at_least_float32
 from palimpsest.locate.tracing.corruption import Corrupted, embedding_taps
 from palimpsest.locate.tracing.patching import Ran, run_all
@@ -67,16 +68,20 @@ def ask(
         FactError: answer and given foil begin with the same token, one of them has no token, or the score is a
             "logit-difference" and there is no foil.
     """
-    encoded = model.encode(fact.text)
+    wanted, other = answer or fact.target_true, foil or fact.target_new
+    encoded, true = (model.encode(fact.text), None) if wanted is None else prompt_and_token(model, fact.text, wanted)
     subject = encoded.tokens_of(*fact.subject_span)
     with torch.no_grad():
         logits = at_least_float32(model.last_logits(align([encoded.ids], [0]))[0])
     best = int(logits.argmax())
-    wanted = answer or fact.target_true
-    true = best if wanted is None else _first(model, fact.text, wanted)
-    token = best if argmax else true
-    other = foil or fact.target_new
-    against = None if other is None else _first(model, fact.text, other)
+    token = best if argmax or true is None else true
+    against = None
+    if other is not None:
+        asked, against = prompt_and_token(model, fact.text, other)
+        if asked.ids != encoded.ids:
+            raise FactError(
+                f"The foil {other!r} and the answer {wanted!r} end {fact.text!r} at different tokens; change one."
+            )
     if against == token and foil is not None:
         raise FactError(
             f"The foil {foil!r} begins with {model.tokenizer.decode([token])!r}, the token that is scored as the answer to "
@@ -89,11 +94,11 @@ def ask(
             f"{model.tokenizer.decode([token])!r}; give it a target_new, or name one with foil."
         )
     if gate == "foil":
-        known = against is not None and bool(logits[true] > logits[against])
+        known = against is not None and bool(logits[best if true is None else true] > logits[against])
     elif argmax and wanted is not None:  # the published filter
         known = model.tokenizer.decode([best]).strip() == wanted
     else:
-        known = true == best
+        known = true in (None, best)
     opponent = against if has_foil and against is not None else token
     return Asked(fact, encoded, subject, (token, opponent), has_foil, known)
 
@@ -118,13 +123,6 @@ def ask_each_of(
         except PalimpsestError as error:
             failures[i] = error
     return questions, failures
-
-
-def _first(model: Model, text: str, answer: str) -> int:
-    ids, begin = model.encode_answer(text, answer)
-    if begin >= len(ids):
-        raise FactError(f"The answer {answer!r} has no token after {text!r}.")
-    return ids[begin]
 
 
 @dataclass(frozen=True, eq=False)
