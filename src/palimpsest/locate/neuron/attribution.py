@@ -33,6 +33,7 @@ from palimpsest.locate.neuron.integration import REFINABLE, RULES, Path, Points
 from palimpsest.locate.neuron.last_token import LastToken, answer_token, foil_token
 from palimpsest.locate.neuron.presets import PATH, settings_of
 from palimpsest.locate.precision import at_least_float32
+from palimpsest.locate.saving import save_json
 from palimpsest.model import Model, Site, Tap
 from palimpsest.runs import Progress
 
@@ -125,7 +126,7 @@ class Attribution:
 
     def save(self, path: str) -> None:
         """Write `to_json` to a file, whole or not at all."""
-        save_json(path, self.to_json())
+        save_json(self.to_json(), path)
 
     def plot(self) -> Any:
         """A matplotlib figure: per layer, the largest attribution and the sum of all."""
@@ -338,13 +339,3 @@ def check_settings(steps: int, rule: str, score: str, rows: int) -> tuple[Points
     if rows < 1:
         raise SettingError(f"At least one row must go through the network at once, got {rows}.")
     return RULES[rule](steps), SCORES[score]
-
-
-def save_json(path: str, content: dict[str, object]) -> None:
-    """Write plain data to a file, whole or not at all."""
-    import json
-    from pathlib import Path
-
-    from palimpsest.runs import atomic_write
-
-    atomic_write(Path(path), json.dumps(content, ensure_ascii=False, indent=1) + "\n")

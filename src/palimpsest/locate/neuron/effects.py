@@ -30,10 +30,11 @@ from torch import Tensor
 
 from palimpsest.errors import FactError, SettingError
 from palimpsest.facts import Fact
-from palimpsest.locate.neuron.attribution import ROWS, save_json
+from palimpsest.locate.neuron.attribution import ROWS
 from palimpsest.locate.neuron.baselines import key_widths
 from palimpsest.locate.neuron.last_token import LastToken, answer_token
 from palimpsest.locate.neuron.shared import Neuron
+from palimpsest.locate.saving import save_json
 from palimpsest.model import Model, Site, Tap
 from palimpsest.statistics import Estimate, cluster_bootstrap, paired_difference, proportion
 
@@ -124,7 +125,7 @@ class NeuronEffects:
 
     def save(self, path: str) -> None:
         """Write `to_json` to a file, whole or not at all."""
-        save_json(path, self.to_json())
+        save_json(self.to_json(), path)
 
 
 def neuron_effects(

@@ -22,9 +22,10 @@ from torch import Tensor
 from palimpsest.errors import FactError, InputError, SettingError
 from palimpsest.facts import Fact
 from palimpsest.locate.known import Knowledge, ask_each, knowledge
-from palimpsest.locate.neuron.attribution import ROWS, Attribution, neurons, save_json
+from palimpsest.locate.neuron.attribution import ROWS, Attribution, neurons
 from palimpsest.locate.neuron.baselines import baseline_keys
 from palimpsest.locate.neuron.presets import SELECTION, settings_of
+from palimpsest.locate.saving import save_json
 from palimpsest.model import Model
 from palimpsest.runs import Progress
 
@@ -95,7 +96,7 @@ class KnowledgeNeurons:
 
     def save(self, path: str) -> None:
         """Write `to_json` to a file, whole or not at all."""
-        save_json(path, self.to_json())
+        save_json(self.to_json(), path)
 
     def plot(self) -> object:
         """A matplotlib figure: where in the network K is."""
@@ -261,7 +262,7 @@ class NeuronSurvey:
 
     def save(self, path: str) -> None:
         """Write `to_json` to a file, whole or not at all."""
-        save_json(path, self.to_json())
+        save_json(self.to_json(), path)
 
 
 def neuron_survey(

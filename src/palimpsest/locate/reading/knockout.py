@@ -35,7 +35,8 @@ from palimpsest.facts import Fact
 from palimpsest.locate.answers import prompt_and_token
 from palimpsest.locate.precision import at_least_float32
 from palimpsest.locate.reading.attention_edges import attention_blocked, check_attention_obeys
-from palimpsest.locate.reading.profile import Profile, ask, nested, save_json
+from palimpsest.locate.reading.profile import Profile, ask, nested
+from palimpsest.locate.saving import save_json
 from palimpsest.model import Model, Prefix, Site, align
 from palimpsest.model.tokens import token_strings
 from palimpsest.runs import Progress

@@ -25,7 +25,8 @@ from palimpsest.errors import InputError, SettingError
 from palimpsest.facts import Fact
 from palimpsest.locate.answers import prompt_and_token
 from palimpsest.locate.precision import at_least_float32
-from palimpsest.locate.reading.profile import Profile, ask, nested, save_json, scored_token
+from palimpsest.locate.reading.profile import Profile, ask, nested, scored_token
+from palimpsest.locate.saving import save_json
 from palimpsest.model import Model, Site, pad
 from palimpsest.model.tokens import token_strings
 from palimpsest.runs import Progress

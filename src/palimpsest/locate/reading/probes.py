@@ -32,7 +32,8 @@ from jaxtyping import Bool, Float
 from palimpsest.errors import InputError, SettingError, did_you_mean
 from palimpsest.facts import Fact
 from palimpsest.locate.reading.probe_designs import control_labels, new_subjects, new_wordings
-from palimpsest.locate.reading.profile import Failures, ask, find_subject, nested, save_json
+from palimpsest.locate.reading.profile import Failures, ask, find_subject, nested
+from palimpsest.locate.saving import save_json
 from palimpsest.model import Model, Site, pad
 from palimpsest.runs import Progress
 from palimpsest.statistics import Estimate, cluster_bootstrap, paired_difference

@@ -6,7 +6,7 @@ summarised apart, and a fact that cannot be asked is listed with its reason.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from palimpsest.errors import FactError, SettingError, did_you_mean
 from palimpsest.facts import Fact
 from palimpsest.locate.known import ask_each, knowledge
+from palimpsest.locate.saving import save_json
 from palimpsest.model import Model
 from palimpsest.runs import Progress
 from palimpsest.statistics import Estimate, cluster_bootstrap, paired_difference
@@ -153,13 +154,3 @@ def nested(array: np.ndarray) -> Any:
     if array.ndim > 1:
         return [nested(row) for row in array]
     return [float(number) if np.isfinite(number) else None for number in array]
-
-
-def save_json(record: Mapping[str, Any], path: str) -> None:
-    """Write plain data to a file, whole or not at all."""
-    import json
-    from pathlib import Path
-
-    from palimpsest.runs import atomic_write
-
-    atomic_write(Path(path), json.dumps(record, ensure_ascii=False, indent=1) + "\n")

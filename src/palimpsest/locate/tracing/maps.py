@@ -15,6 +15,7 @@ general: what is left is redundancy and interaction, and both maps are needed to
     name                 "probability"                    "log-probability" "logit-difference"
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias
@@ -25,12 +26,13 @@ from scipy import stats
 
 from palimpsest.errors import InputError, SettingError, did_you_mean
 from palimpsest.facts import Fact
+from palimpsest.locate.saving import save_json
 
 SCORES = {"probability": 0.01, "log-probability": 0.1, "logit-difference": 0.1}  # and the least total effect of a ratio
 
 
 @dataclass(frozen=True, eq=False)
-class EffectMap:
+class EffectMap(ABC):
     """What patching each place does to one answer. `Trace` and `Lesion` say in which direction.
 
     Attributes:
@@ -94,9 +96,9 @@ class EffectMap:
         return self._score(self.log_p_patched)
 
     @property
+    @abstractmethod
     def effects(self) -> Float[np.ndarray, "tokens layers samples"]:
         """The effect per sample."""
-        raise NotImplementedError
 
     @property
     def effect(self) -> Float[np.ndarray, "tokens layers"]:
@@ -176,12 +178,7 @@ class EffectMap:
 
     def save(self, path: str) -> None:
         """Write `to_json` to a file, whole or not at all."""
-        import json
-        from pathlib import Path
-
-        from palimpsest.runs import atomic_write
-
-        atomic_write(Path(path), json.dumps(self.to_json(), ensure_ascii=False, indent=1) + "\n")
+        save_json(self.to_json(), path)
 
     def to_pandas(self) -> Any:
         """A data frame with one row a cell: token, position, role, layer, effect, low, high."""
