@@ -1,4 +1,8 @@
-"""The words of docs/locate-on-smollm2.md; every number in them comes from results/locate/."""
+"""The words of docs/locate-on-smollm2.md.
+
+Tables and most numbers come from results/locate/ when the page is made. Those in the remarks on what is seen in tables and figures are
+written by hand and must be read again whenever the results change.
+"""
 
 from typing import Any
 
@@ -178,7 +182,8 @@ mapped layers 22 and 24. Reasoning looks like facts.
 
 Drift is the relative change of the answer's probability, flips the share of prompts whose likeliest token changes. "random" are sets
 with as many neurons in each layer, "other" the neurons of a fact of another relation, "elsewhere" the fact's own neurons on facts of
-other relations. What is seen:
+other relations. When this was measured, "elsewhere" could hold facts of the relation that "other" comes from, so the rows "other, elsewhere"
+are not all unrelated; the code draws from third relations now. What is seen:
 
 * Suppressing a fact's own neurons breaks its answer, far beyond random sets of the same size. In "neurons" they were chosen on the same
   wordings; "neurons-heldout" finds them on two wordings and cuts them on the others, and most of the damage remains.
