@@ -9,8 +9,9 @@ import torch
 
 from families import byte_tokenizer
 from oracles.small import LAYER, documents, down_of, model_of
+from oracles.textbook_moments import textbook_moments
 from palimpsest.edit import SecondMoment, cached_moments, collect_moments, moments
-from palimpsest.edit.moments import load_moment, save_moment
+from palimpsest.edit.moments import collect, load_moment, save_moment
 from palimpsest.errors import AnatomyError, EditError, InputError, SettingError
 from palimpsest.model import Model
 
@@ -41,12 +42,51 @@ def test_c_is_the_mean_outer_product(family: str, dtype: torch.dtype, tolerance:
     torch.testing.assert_close(found.matrix, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
 
 
+def test_one_pass_is_the_textbooks_pass_for_each_layer() -> None:
+    model = model_of("llama", dtype=torch.float64)
+    downs = [down_of(model, "llama", layer) for layer in range(3)]
+    book = textbook_moments(model.net, model.tokenizer, downs, documents(), 700, longest=256, batch_tokens=300)
+    found = collect_moments(model, range(3), documents(), tokens=700)
+    for layer, (expected, count) in enumerate(book):
+        assert found[layer].count == count == 700
+        torch.testing.assert_close(found[layer].matrix, expected, rtol=0, atol=1e-12 * float(expected.abs().max()))
+
+
+def test_documents_longer_than_a_window_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("llama", dtype=torch.float64)
+    text = documents(30).replace("\n\n", " ", 20)  # one long document and some short ones
+    assert len(model.tokenizer(text.split("\n\n")[0]).input_ids) > 256
+    (expected, count), *_ = textbook_moments(
+        model.net, model.tokenizer, [down_of(model, "llama", LAYER)], text, 10_000, longest=256
+    )
+    monkeypatch.setattr(collect, "BATCH_TOKENS", 90)
+    found = collect_moments(model, [LAYER], text, tokens=10_000)[LAYER]
+    assert found.count == count
+    torch.testing.assert_close(found.matrix, expected, rtol=0, atol=1e-12)
+
+
+def test_the_matrix_is_exactly_symmetric() -> None:
+    matrix = collect_moments(model_of("gpt2"), [LAYER], documents(), tokens=500)[LAYER].matrix
+    assert torch.equal(matrix, matrix.T)
+
+
+def test_half_precision_is_summed_in_float64() -> None:
+    model = model_of("llama", dtype=torch.bfloat16)
+    found = collect_moments(model, [LAYER], documents(), tokens=500)[LAYER]
+    (expected, _), *_ = textbook_moments(
+        model.net.float(), model.tokenizer, [down_of(model, "llama", LAYER)], documents(), 500
+    )
+    assert found.matrix.dtype == torch.float64
+    assert found.provenance["dtype"] == "torch.bfloat16"
+    assert float((found.matrix - expected).norm() / expected.norm()) < 0.05
+
+
 def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("llama", dtype=torch.float64)
-    monkeypatch.setattr(moments, "BATCH_TOKENS", 10**6)
+    monkeypatch.setattr(collect, "BATCH_TOKENS", 10**6)
     whole = collect_moments(model, [LAYER], documents(), tokens=1500)[LAYER]
     for size in (1, 100, 2048):
-        monkeypatch.setattr(moments, "BATCH_TOKENS", size)
+        monkeypatch.setattr(collect, "BATCH_TOKENS", size)
         streamed = collect_moments(model, [LAYER], documents(), tokens=1500)[LAYER]
         assert streamed.count == whole.count
         torch.testing.assert_close(streamed.matrix, whole.matrix, rtol=0, atol=1e-12)
@@ -108,6 +148,11 @@ def test_a_singular_moment_is_refused() -> None:
 def test_empty_text_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="empty"):
         collect_moments(model_of("gpt2"), [LAYER], text)
+
+
+def test_no_layer_is_refused() -> None:
+    with pytest.raises(SettingError, match="no layer"):
+        collect_moments(model_of("gpt2"), [], documents())
 
 
 def test_layers_must_exist_and_have_a_down_projection() -> None:

@@ -1,6 +1,7 @@
 """`palimpsest moments MODEL --layers L --out DIR`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,32 +17,84 @@ from palimpsest.cli.common import (
     text_option,
 )
 
+FILE = "moments.safetensors"
+
 
 @click.command("moments")
 @model_argument
 @required_out
 @layers_option
 @text_option
+@click.option("--dataset", metavar="NAME[:CONFIG][:SPLIT][:COLUMN]", help="Text from a dataset instead of a file.")
 @click.option("--tokens", type=click.IntRange(min=1), help="Tokens to read; ten times the key width.")
+@click.option(
+    "--import", "imported", type=click.Path(dir_okay=False), help="Take an .npz of the Bau lab, of one layer."
+)
 @json_option
 def command(
-    model: str, out: str, layers: tuple[int, ...] | None, text: str | None, tokens: int | None, as_json: bool
+    model: str,
+    out: str,
+    layers: tuple[int, ...] | None,
+    text: str | None,
+    dataset: str | None,
+    tokens: int | None,
+    imported: str | None,
+    as_json: bool,
 ) -> None:
-    """Second moments of the keys of some layers of MODEL, all in one pass, one file a layer in DIR."""
-    from palimpsest.edit import collect_moments
+    """Second moments of the keys of some layers of MODEL, all in one pass, as DIR/moments.safetensors.
+
+    Prints how well each can be solved with, and its null space. The same command continues a pass that was interrupted, and
+    measures nothing twice.
+    """
+    if sum(given is not None for given in (text, dataset, imported)) > 1:
+        raise click.UsageError("give one of --text, --dataset and --import")
+    if imported is not None and (layers is None or len(layers) != 1 or tokens is not None):
+        raise click.UsageError("--import takes the statistics of one layer: name it with --layers, without --tokens")
     from palimpsest.edit.defaults import default_layer
-    from palimpsest.edit.moments import save_moment
+    from palimpsest.edit.moments import dataset_text, moments_in_file, put_in_file, read_bau_lab, token_budget
     from palimpsest.facts import shipped_text
     from palimpsest.model import load
     from palimpsest.runs import check_writable
 
-    folder = check_writable(Path(out))
+    path = check_writable(Path(out)) / FILE
     plain = read_text(text) if text else shipped_text()
     loaded = load(model)
     wanted = (default_layer(loaded),) if layers is None else layers
-    rows = []
-    for layer, moment in collect_moments(loaded, wanted, plain, tokens=tokens, progress=progress_bar()).items():
-        path = folder / f"layer-{layer}.safetensors"
-        save_moment(moment, path)
-        rows.append({"layer": layer, "tokens": moment.count, "condition": f"{moment.condition:.2e}", "file": str(path)})
-    show(as_json, rows, lambda: table(rows))
+    if imported is not None:
+        module = loaded.anatomy.down(wanted[0]).path
+        moments = {wanted[0]: read_bau_lab(Path(imported), wanted[0], module=module)}
+        put_in_file(loaded, moments, path)
+    else:
+        source = dataset or (Path(text).name if text else "shipped")
+        if dataset is not None:
+            plain = dataset_text(dataset, token_budget(loaded, wanted, tokens))
+        moments = moments_in_file(loaded, wanted, plain, path, tokens=tokens, source=source, progress=progress_bar())
+    reports = [{**moment.report(), "layer": layer} for layer, moment in moments.items()]
+    show(as_json, {"file": str(path), "layers": reports}, lambda: _page(reports, path))
+
+
+def _page(reports: list[dict[str, Any]], path: Path) -> str:
+    """A line a layer, then what is wrong with some of them."""
+    rows = [
+        {
+            "layer": report["layer"],
+            "width": report["width"],
+            "tokens": report["tokens"],
+            "condition": f"{report['condition']:.2e}",
+            **{f"null at {name}": _room(room) for name, room in report["null_space"].items()},
+        }
+        for report in reports
+    ]
+    notes = [report["problem"] for report in reports if report["problem"]]
+    notes += [
+        f"Layer {report['layer']}: {room['share']:.0%} of the directions are null at {name}; below 5 % an edit has no room there, "
+        f"above 95 % nothing is protected."
+        for report in reports
+        for name, room in report["null_space"].items()
+        if not room["safe"]
+    ]
+    return "\n".join([table(rows), "", *notes, f"Second moments of {len(reports)} layers are in {path}."])
+
+
+def _room(room: dict[str, Any]) -> str:
+    return f"{room['size']} ({room['share']:.0%})"
