@@ -116,8 +116,14 @@ def _idle(model: Model, facts: Sequence[Fact]) -> Edit:
     return made(model, facts, Dense(down_weight(model), torch.zeros_like(model.parameter(down_weight(model)))))
 
 
-def _too_many_ranks(model: Model, facts: Sequence[Fact]) -> Edit:
-    return low_rank(model, facts, rank=40)
+def _ranks(rank: int) -> Any:
+    """Factors of this rank, put in after `made_for`, which would have made them fewer."""
+
+    def editor(model: Model, facts: Sequence[Fact]) -> Edit:
+        payload = LowRank(down_weight(model), draw(32, rank), draw(rank, 48, seed=1))
+        return replace(low_rank(model, facts), payloads=(payload,))
+
+    return editor
 
 
 class Crooked(Dense):
@@ -165,6 +171,8 @@ BAD: dict[str, tuple[Callable[[Model, Sequence[Fact]], Edit], str]] = {
     "changes what it cannot undo": (_of_kind(Sticky), "clause 6"),
     "has a crooked dose": (_of_kind(Crooked), "clause 7"),
     "saves something else": (_of_kind(Lossy), "clause 8"),
-    "has more rank than its weight": (_too_many_ranks, "clause 9"),
+    "has more rank than its weight": (_ranks(40), "clause 9.*smaller side"),
+    "holds more numbers than the dense change": (_ranks(20), "clause 9.*more numbers"),
+    "takes three directions for two facts": (_ranks(3), "clause 9.*rank_per_fact=2"),
     "hashes no weight": (_hashes_nothing, "clause 10"),
 }

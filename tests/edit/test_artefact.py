@@ -26,7 +26,7 @@ def hooks(model: Model) -> int:
 
 
 @MAKERS
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_undo_is_bit_for_bit_in_every_precision(family: str, dtype: torch.dtype, make: Callable[..., Edit]) -> None:
     model = model_of(family, dtype=dtype)

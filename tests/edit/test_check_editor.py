@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from small_editors import BAD, GOOD, rome
+from small_editors import BAD, GOOD, low_rank, rome
 
 from oracles.small import EIFFEL, JAPAN, model_of
 from palimpsest.edit import Edit, check_editor
@@ -20,6 +20,13 @@ def test_good_editors_keep_the_contract(family: str, make: Callable[..., Edit]) 
     assert edit.facts == (EIFFEL, JAPAN)
     assert model.fingerprint() == before
     assert model.applied == []
+
+
+def test_an_editor_may_say_how_many_directions_a_fact_takes() -> None:
+    model = model_of("llama")
+    with pytest.raises(ContractError, match="clause 9.*rank_per_fact=2"):
+        check_editor(low_rank, model, [EIFFEL])
+    check_editor(low_rank, model, [EIFFEL], rank_per_fact=2)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)

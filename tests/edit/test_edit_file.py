@@ -34,7 +34,7 @@ def test_what_was_saved_comes_back(family: str, make: Callable[..., Edit], tmp_p
     assert [entry.name for entry in tmp_path.iterdir()] == ["edit.safetensors"]
     loaded = Edit.load(str(path))
     assert loaded.facts == (fact,)
-    for name in ("method", "settings", "weights", "notes", "versions"):
+    for name in ("method", "settings", "weights", "notes", "versions", "layouts"):
         assert getattr(loaded, name) == getattr(edit, name), name
     assert [type(payload) for payload in loaded.payloads] == [type(payload) for payload in edit.payloads]
     for dose in (1.0, 0.5):
@@ -69,6 +69,26 @@ def test_a_half_precision_model_keeps_float32_factors(tmp_path: Path) -> None:
     edit.save(path)
     assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float32}
     assert torch.equal(said(model, Edit.load(path), 1.0), said(model, edit, 1.0))
+
+
+def test_an_edit_is_never_larger_than_the_dense_change(tmp_path: Path) -> None:
+    for rank in (1, 19, 20, 40):
+        low_rank(MODEL, [EIFFEL], rank=rank).save(tmp_path / "edit.safetensors")
+        numbers = sum(tensor.numel() for tensor in load_file(tmp_path / "edit.safetensors").values())
+        assert numbers == min(rank * (32 + 48), 32 * 48)
+
+
+def test_a_file_of_the_first_version_says_nothing_of_layouts(saved: Path) -> None:
+    low_rank(MODEL, [EIFFEL]).save(saved)
+    rewritten(saved, layouts={})
+    assert torch.equal(said(MODEL, Edit.load(saved), 1.0), said(MODEL, low_rank(MODEL, [EIFFEL]), 1.0))
+
+
+def test_the_newest_edit_of_a_folder_is_read(tmp_path: Path) -> None:
+    for i in (2, 10):
+        (tmp_path / "palimpsest" / str(i)).mkdir(parents=True)
+        low_rank(MODEL, [EIFFEL], rank=i).save(tmp_path / "palimpsest" / str(i) / "edit.safetensors")
+    assert Edit.load(tmp_path).payloads[0].rank == 10  # type: ignore[union-attr]
 
 
 def refuse(path: Path, sentence: str) -> None:

@@ -8,7 +8,7 @@ from small_editors import down_weight, draw
 
 from oracles.small import model_of
 from palimpsest.edit import Dense, Hook, LowRank
-from palimpsest.edit.artefact import total
+from palimpsest.edit.sums import total
 from palimpsest.errors import EditError
 from palimpsest.model import Site
 
@@ -35,14 +35,12 @@ def test_many_edits_of_one_weight_stay_one_payload_of_bounded_rank() -> None:
     torch.testing.assert_close(summed.u.double() @ summed.v.double(), expected, rtol=0, atol=1e-7)
 
 
-def test_sums_keep_weights_apart_and_refuse_a_mixture() -> None:
+def test_sums_keep_weights_apart() -> None:
     a, b = LowRank("a", draw(4, 1), draw(1, 6)), LowRank("b", draw(4, 1), draw(1, 6))
     assert [payload.path for payload in total([a, b])] == ["a", "b"]
     (both,) = total([Dense("a", torch.ones(2)), Dense("a", torch.ones(2))])
     assert isinstance(both, Dense)
     assert torch.equal(both.delta, torch.full((2,), 2.0))
-    with pytest.raises(EditError, match="low-rank and a dense"):
-        total([a, Dense("a", torch.zeros(4, 6))])
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

@@ -6,6 +6,8 @@
     ...                                      # every weight as it was, bit for bit
 
 Undo restores the stored weights and never subtracts: W + d - d differs from W in the last bit of some entries.
+
+Edits of the same weights add up: `edit + other` is one edit whose change is the sum of both, whichever comes first.
 """
 
 import hashlib
@@ -15,16 +17,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from palimpsest.edit.payload import Dense, Hook, LowRank, Payload
+from palimpsest.edit.payload import Hook, Payload, module_of, refuse_quantised
+from palimpsest.edit.rounding import Rounding, rounding_of
+from palimpsest.edit.sums import compact, plus_hooks
+from palimpsest.edit.sums import total as total
 from palimpsest.errors import EditError, SettingError, WeightError
 from palimpsest.facts import Fact
 from palimpsest.model import Model, tapped
+from palimpsest.model.anatomy import is_linear, stores_transposed
 from palimpsest.model.model import hash_tensor
+
+if TYPE_CHECKING:
+    from palimpsest.edit.checkpoint import Checkpoint
+    from palimpsest.edit.lora import Adapter
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +50,8 @@ class Edit:
             weights is refused.
         notes: what the method measured while it worked (per fact), for people.
         versions: of palimpsest, torch and transformers.
+        layouts: how the model stores each weight it changes: `dtype`, `shape`, and `order`, which is "out in", "in out"
+            (GPT-2's Conv1D), or "" for what is no linear map.
     """
 
     method: str
@@ -49,6 +61,7 @@ class Edit:
     weights: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    layouts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def made_for(
@@ -60,14 +73,22 @@ class Edit:
         settings: Mapping[str, Any] | None = None,
         notes: Mapping[str, Any] | None = None,
     ) -> "Edit":
-        """An edit of `model` as it is now: hashes its weights and notes the versions of the libraries."""
+        """An edit of `model` as it is now: hashes its weights and notes the versions of the libraries.
+
+        Every method makes its edit here, and only here the orientation of each weight is at hand, so this is where payloads
+        are made `compact`.
+        """
         changed = [payload.path for payload in payloads if not isinstance(payload, Hook)]
         if len(set(changed)) != len(changed):
             raise EditError("An edit holds at most one payload for a weight; add those of one weight together.")
         paths = sorted({*changed, *(path for p in payloads if isinstance(p, Hook) for path in _weights_at(model, p))})
         weights = {path: hash_tensor(model.parameter(path)) for path in paths}
         settings = {"model": model.name, **json.loads(json.dumps(dict(settings or {})))}
-        return cls(method, payloads, facts, settings, weights, dict(notes or {}), versions())
+        layouts = {path: layout_of(model, path) for path in changed}
+        payloads = tuple(
+            p if isinstance(p, Hook) else compact(p, transposed=_is_transposed(layouts[p.path])) for p in payloads
+        )
+        return cls(method, payloads, facts, settings, weights, dict(notes or {}), versions(), layouts)
 
     def __repr__(self) -> str:
         places = ", ".join(p.path if not isinstance(p, Hook) else str(p.site) for p in self.payloads)
@@ -87,6 +108,59 @@ class Edit:
                 digest.update(f"{name}{hash_tensor(tensor)}".encode())
         return digest.hexdigest()
 
+    def __add__(self, other: "Edit") -> "Edit":
+        """One edit whose change is the sum of both; the order matters only for rounding and for the order of the facts.
+
+        Its facts are those of both, each once. `settings["parts"]` and `notes["parts"]` hold those of every edit that was
+        added, in order, with its method.
+
+        Raises:
+            EditError: both change one weight but were made for different values of it, or have hooks at one site that
+                cannot be added exactly.
+        """
+        for path in sorted(self.weights.keys() & other.weights.keys()):
+            if self.weights[path] != other.weights[path]:
+                raise EditError(
+                    f"{self!r} and {other!r} cannot be added, because they were made for different values of {path} "
+                    f"({self.weights[path][:12]} and {other.weights[path][:12]}); apply one after the other, or make both "
+                    f"for the same model."
+                )
+        layouts = {**self.layouts, **other.layouts}
+        transposed = {path for path, layout in layouts.items() if _is_transposed(layout)}
+        changes = [p for p in (*self.payloads, *other.payloads) if not isinstance(p, Hook)]
+        known = all(p.path in layouts for p in changes)  # files of the first version do not say it
+        sums = total(changes, transposed if known else None)
+        sums = tuple(compact(p, transposed=p.path in transposed) if known else p for p in sums)
+        hooks = [p for p in self.payloads if isinstance(p, Hook)]
+        for hook in (p for p in other.payloads if isinstance(p, Hook)):
+            i = next((i for i, mine in enumerate(hooks) if mine.site == hook.site), None)
+            hooks = [*hooks, hook] if i is None else [*hooks[:i], plus_hooks(hooks[i], hook), *hooks[i + 1 :]]
+        parts = [*_parts(self), *_parts(other)]
+        return Edit(
+            " + ".join(part["method"] for part in parts),
+            (*sums, *hooks),
+            tuple(dict.fromkeys((*self.facts, *other.facts))),
+            {
+                "model": self.settings.get("model", "unknown"),
+                "parts": [{"method": part["method"], "settings": part["settings"]} for part in parts],
+            },
+            {**self.weights, **other.weights},
+            {"parts": [{"method": part["method"], "notes": part["notes"]} for part in parts]},
+            versions(),
+            layouts,
+        )
+
+    def rounding(self, model: Model, dose: float = 1.0) -> dict[str, Rounding]:
+        """What the type of each weight would cost at `dose`: see `palimpsest.edit.rounding`."""
+        self._check_can_write(model)
+        return rounding_of(self.payloads, model, dose)
+
+    def _check_can_write(self, model: Model) -> None:
+        for payload in self.payloads:
+            if not isinstance(payload, Hook):
+                refuse_quantised(model, payload.path)  # before the hashes: "other weights" would not say what to do
+        self.check_fits(model)
+
     def check_fits(self, model: Model) -> None:
         """Raise `WeightError` unless every weight is, bit for bit, the one this edit was made for."""
         for path, expected in self.weights.items():
@@ -103,14 +177,14 @@ class Edit:
 
         Raises:
             WeightError: the weights are not those the edit was made for.
-            EditError: it is applied already.
+            EditError: it is applied already, a weight is quantised, or a number would not be finite.
             SettingError: the dose is not a finite number.
         """
         if not math.isfinite(dose):
             raise SettingError(f"The dose of an edit must be a finite number, got {dose}; 1 is the whole edit.")
         if any(entry.edit is self for entry in model.applied):
             raise EditError(f"{self!r} is applied already; undo it first.")
-        self.check_fits(model)
+        self._check_can_write(model)
         entry = _Applied(self, {}, ExitStack())
         try:
             if dose != 0:
@@ -159,6 +233,26 @@ class Edit:
 
         save_edit(self, path)
 
+    def to_lora(self, folder: str | PathLike[str], *, dose: float = 1.0, model: Model | None = None) -> "Adapter":
+        """Write a LoRA adapter that PEFT loads: see `palimpsest.edit.lora`."""
+        from palimpsest.edit.lora import write_adapter
+
+        return write_adapter(self, folder, dose=dose, model=model)
+
+    def apply_to_checkpoint(
+        self, source: str | PathLike[str] | Model, out: str | PathLike[str], dose: float = 1.0
+    ) -> "Checkpoint":
+        """Write an edited checkpoint folder that plain transformers loads: see `palimpsest.edit.checkpoint`."""
+        from palimpsest.edit.checkpoint import apply_to_checkpoint
+
+        return apply_to_checkpoint(self, source, out, dose)
+
+    def undo_checkpoint(self, folder: str | PathLike[str], out: str | PathLike[str] | None = None) -> "Checkpoint":
+        """Take this edit out of a checkpoint that `apply_to_checkpoint` wrote; it must be the last one written there."""
+        from palimpsest.edit.checkpoint import undo_checkpoint
+
+        return undo_checkpoint(folder, out, edit=self)
+
     @classmethod
     def load(cls, path: str | PathLike[str]) -> "Edit":
         """Read what `save` wrote; raises `EditError` when the file is not an edit."""
@@ -178,6 +272,31 @@ def versions() -> dict[str, str]:
         "torch": str(torch.__version__),
         "transformers": transformers.__version__,
     }
+
+
+def _parts(edit: Edit) -> list[dict[str, Any]]:
+    """The edits a sum was made of, or the edit itself: sums of sums are flat, so that brackets do not matter."""
+    if "parts" not in edit.settings:
+        return [{"method": edit.method, "settings": dict(edit.settings), "notes": dict(edit.notes)}]
+    notes = edit.notes.get("parts", [])
+    return [
+        {**part, "notes": notes[i]["notes"] if i < len(notes) else {}} for i, part in enumerate(edit.settings["parts"])
+    ]
+
+
+def layout_of(model: Model, path: str) -> dict[str, Any]:
+    """How `model` stores the weight at `path`: see `Edit.layouts`."""
+    weight, module = model.parameter(path), module_of(model, path)
+    matrix = is_linear(module) and path.endswith("weight")
+    return {
+        "dtype": str(weight.dtype).removeprefix("torch."),
+        "shape": list(weight.shape),
+        "order": ("in out" if stores_transposed(module) else "out in") if matrix else "",
+    }
+
+
+def _is_transposed(layout: Mapping[str, Any]) -> bool:
+    return layout["order"] == "in out"
 
 
 def _weights_at(model: Model, hook: Hook) -> list[str]:
@@ -201,21 +320,3 @@ class _Applied:
         with torch.no_grad():
             for path, original in self.stored.items():
                 model.parameter(path).copy_(original)
-
-
-def total(edits: list[LowRank | Dense]) -> tuple[LowRank | Dense, ...]:
-    """Payloads of several edits as one payload a weight: low ranks stay factors, a dense one makes the sum dense."""
-    sums: dict[str, LowRank | Dense] = {}
-    for payload in edits:
-        before = sums.get(payload.path)
-        if before is None:
-            sums[payload.path] = payload
-        elif isinstance(before, LowRank) and isinstance(payload, LowRank):
-            sums[payload.path] = before.plus(payload)
-        elif isinstance(before, Dense) and isinstance(payload, Dense):
-            sums[payload.path] = Dense(payload.path, before.delta + payload.delta)
-        else:
-            raise EditError(
-                f"{payload.path} has a low-rank and a dense edit; apply one after the other instead of adding them."
-            )
-    return tuple(sums.values())

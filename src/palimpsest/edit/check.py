@@ -12,7 +12,8 @@ It raises `ContractError` with one sentence naming the first clause that does no
      6  undone, every weight is bit for bit what it was, also after an error inside the block
      7  half the dose is half the change of weights (within the rounding of their type)
      8  saved and loaded, it gives identical logits
-     9  a low-rank payload has factors of one rank, no more than the smaller side of its weight
+     9  a low-rank payload has factors of one rank: no more than the smaller side of its weight, no more numbers than the
+        dense change, and no more than one for each fact (or `rank_per_fact`)
     10  a model whose weights differ is refused, and so is applying it twice
 """
 
@@ -38,19 +39,21 @@ class _Deliberate(Exception):
     """Raised inside a block on purpose."""
 
 
-def check_editor(make: MakeEdit, model: Model, facts: Sequence[Fact]) -> Edit:
+def check_editor(make: MakeEdit, model: Model, facts: Sequence[Fact], *, rank_per_fact: int = 1) -> Edit:
     """Check that `make` keeps the contract above on `model`; returns the edit it made.
 
     Args:
         make: makes an edit of a model for facts.
         model: left as it was found, whatever happens.
         facts: each with a `target_new`.
+        rank_per_fact: how many directions one fact may take in one weight; 1 for an editor of the ROME family, the number
+            of neurons for one that rewrites each of several neurons in its own way.
     """
     with _left_as_found(model), model.evaluating():
-        return _check(make, model, facts)
+        return _check(make, model, facts, rank_per_fact)
 
 
-def _check(make: MakeEdit, model: Model, facts: Sequence[Fact]) -> Edit:
+def _check(make: MakeEdit, model: Model, facts: Sequence[Fact], rank_per_fact: int) -> Edit:
     before, hooks, applied, logits = weights_of(model), hooks_of(model), len(model.applied), _logits(model, facts)
     edit = make(model, facts)
     _same_weights(model, before, "1: making an edit must not change weights")
@@ -80,7 +83,7 @@ def _check(make: MakeEdit, model: Model, facts: Sequence[Fact]) -> Edit:
         loaded = Edit.load(path)
     with loaded.applied(model):
         _require(torch.equal(_logits(model, facts), edited), "8: saved and loaded, the edit must give identical logits")
-    _check_ranks(edit, model)
+    _check_ranks(edit, len(facts), rank_per_fact)
     _check_refusals(edit, model)
     _same_weights(model, before, "6: the model must be left as it was found")
     return edit
@@ -155,14 +158,25 @@ def _check_half_dose(edit: Edit, model: Model, before: dict[str, Tensor], whole:
         )
 
 
-def _check_ranks(edit: Edit, model: Model) -> None:
+def _check_ranks(edit: Edit, facts: int, rank_per_fact: int) -> None:
     for payload in edit.payloads:
-        if isinstance(payload, LowRank):
-            smaller = min(model.parameter(payload.path).shape)
-            _require(
-                payload.u.shape[1] == payload.v.shape[0] <= smaller,
-                f"9: {payload.path} has factors of rank {payload.rank}, more than the smaller side {smaller} of its weight",
-            )
+        if not isinstance(payload, LowRank):
+            continue
+        (out, rank), (also_rank, width) = payload.u.shape, payload.v.shape
+        _require(rank == also_rank, f"9: the factors of {payload.path} have the ranks {rank} and {also_rank}")
+        _require(
+            rank <= min(out, width),
+            f"9: {payload.path} has factors of rank {rank}, more than the smaller side {min(out, width)} of its weight",
+        )
+        _require(
+            rank * (out + width) <= out * width,
+            f"9: {payload.path} has factors of rank {rank}, which hold more numbers than the dense change",
+        )
+        _require(
+            rank <= rank_per_fact * facts,
+            f"9: {payload.path} has factors of rank {rank} for {facts} facts; if that is meant, check it with "
+            f"rank_per_fact={-(-rank // max(facts, 1))}",
+        )
 
 
 def _check_refusals(edit: Edit, model: Model) -> None:

@@ -10,6 +10,7 @@
                        weights    {path: SHA-256 of the weight it was made for}
                        notes      what the method measured
                        versions   of palimpsest, torch and transformers
+                       layouts    {path: {"dtype", "shape", "order": "out in" | "in out" | ""}} of the weights as stored
 
 It is written beside its final place and renamed, so a kill leaves no half file; nothing in it is ever executed.
 """
@@ -49,19 +50,19 @@ def save_edit(edit: Edit, path: str | PathLike[str]) -> None:
         "weights": dict(edit.weights),
         "notes": dict(edit.notes),
         "versions": dict(edit.versions),
+        "layouts": {path: dict(layout) for path, layout in edit.layouts.items()},
     }
     atomic_write(Path(path), to_bytes(tensors, metadata={"palimpsest": json.dumps(card, ensure_ascii=False)}))
 
 
 def load_edit(path: str | PathLike[str]) -> Edit:
-    """Read an edit file, or the `edit.safetensors` of a folder that `palimpsest edit` wrote.
+    """Read an edit file, or that of a folder: of `palimpsest edit`, or the last one in an edited checkpoint.
 
     Raises:
         EditError: there is no such file, it is damaged, or it is not an edit.
     """
-    if Path(path).is_dir():
-        path = Path(path) / "edit.safetensors"
-    if not Path(path).is_file():
+    path = edit_file(path)
+    if not path.is_file():
         raise EditError(f"There is no edit file {path}; name the file that Edit.save or `palimpsest edit` wrote.")
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -71,11 +72,20 @@ def load_edit(path: str | PathLike[str]) -> Edit:
                 raise EditError(f"{path} is not an edit file: its format is {found!r}, expected {FORMAT!r}.")
             payloads = tuple(_restore(i, entry, file, path) for i, entry in enumerate(card["payloads"]))
             facts = tuple(Fact.from_json(record) for record in card["facts"])
-            return Edit(
-                card["method"], payloads, facts, card["settings"], card["weights"], card["notes"], card["versions"]
-            )
+            settings, weights, notes, versions = (card[n] for n in ("settings", "weights", "notes", "versions"))
+            return Edit(card["method"], payloads, facts, settings, weights, notes, versions, card.get("layouts", {}))
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise EditError(f"The edit file {path} is damaged ({error}); save it again.") from None
+
+
+def edit_file(path: str | PathLike[str]) -> Path:
+    """The edit file at `path`; in a folder its `edit.safetensors`, or the newest under `palimpsest/` of a checkpoint."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    stacked = [entry for entry in (path / "palimpsest").glob("*/edit.safetensors") if entry.parent.name.isdecimal()]
+    newest = max(stacked, key=lambda entry: int(entry.parent.name), default=None)
+    return path / "edit.safetensors" if newest is None else newest
 
 
 def _describe(payload: Payload) -> dict[str, Any]:

@@ -5,22 +5,73 @@
     Hook      the tensor x at a site becomes x + dose * (A (B x) + c), with A (d, r), B (r, d) and c (d,)
 
 `Hook` is an affine map of low rank: LEACE's projection is one (A B = -P, c = P mu), and so is a steering vector (r = 0).
+
+No payload ever writes a number that is not finite, or into a weight that is stored quantised: both are refused.
 """
 
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from palimpsest.errors import EditError
+from palimpsest.errors import EditError, WeightError
 from palimpsest.model import Model, Site, Tap
-from palimpsest.model.anatomy import stores_transposed
+from palimpsest.model.anatomy import in_out_features, is_linear, stores_transposed
 
 
 def in_plain_layout(tensor: Tensor) -> Tensor:
     """A copy, rows one after the other: products of views differ in the last bit from those of what a file gives back."""
     return tensor.detach().clone(memory_format=torch.contiguous_format)
+
+
+def module_of(model: Model, path: str) -> nn.Module:
+    """The module that owns the weight at `path`; raises `WeightError` when there is none."""
+    try:
+        return model.net.get_submodule(path.rpartition(".")[0])
+    except AttributeError:
+        model.parameter(path)  # says what is missing, with the nearest name
+        raise WeightError(f"{model.name} has no module that owns {path!r}.") from None
+
+
+def refuse_quantised(model: Model, path: str) -> None:
+    """Raise `EditError` when the weight at `path` is not stored as numbers that can be added to.
+
+    Found by structure: packed integers or 8-bit floats, a linear map whose weight has not its own (out, in) shape, or a
+    module with inputs and outputs that keeps its numbers elsewhere.
+    """
+    module = module_of(model, path)
+    weight = getattr(module, path.rpartition(".")[2], None)
+    if not isinstance(weight, Tensor):
+        if hasattr(module, "in_features"):
+            raise _quantised(model, path, f"{type(module).__name__} has no such tensor")
+        return
+    if not weight.is_floating_point() or weight.dtype.itemsize < 2:
+        raise _quantised(model, path, str(weight.dtype).removeprefix("torch."))
+    if (is_linear(module) or hasattr(module, "in_features")) and path.endswith("weight"):
+        inputs, outputs = in_out_features(module)
+        if tuple(weight.shape) not in ((inputs, outputs), (outputs, inputs)):
+            raise _quantised(model, path, f"packed as {tuple(weight.shape)} instead of {(outputs, inputs)}")
+
+
+def _quantised(model: Model, path: str, how: str) -> EditError:
+    return EditError(
+        f"{path} of {model.name} is quantised ({how}) and nothing can be added to it exactly; load the model unquantised, or "
+        f"export the edit with edit.to_lora(folder) and put that adapter on the quantised model with PEFT."
+    )
+
+
+def rounded(exact: Float[Tensor, "*shape"], dtype: torch.dtype, path: str, dose: float) -> Float[Tensor, "*shape"]:
+    """`exact` in the weight's own dtype; raises `EditError` rather than give a number that is not finite."""
+    new = exact.to(dtype)
+    bad = int((~torch.isfinite(new)).sum())
+    if bad:
+        name = str(dtype).removeprefix("torch.")
+        raise EditError(
+            f"At dose {dose:g} the edit would write {bad} numbers that are not finite in {name} into {path}; "
+            f"use a smaller dose, load the model in a wider type, or make the edit again if its own numbers are not finite."
+        )
+    return new
 
 
 @dataclass(frozen=True)
@@ -38,22 +89,24 @@ class LowRank:
 
     @property
     def norm(self) -> float:
-        """Frobenius norm of U V."""
-        return float(torch.linalg.matrix_norm(self.u.double() @ self.v.double()))
+        """Frobenius norm of U V, from the r x r Gram matrices: |U V|^2 = sum of (U^T U) * (V V^T)."""
+        u, v = self.u.double(), self.v.double()
+        return float(((u.T @ u) * (v @ v.T)).sum().clamp(min=0).sqrt())
 
     def new_weight(self, model: Model, dose: float) -> Tensor:
         """The weight after the edit, in its own dtype and orientation; sums in float32 or better."""
+        refuse_quantised(model, self.path)
         weight = model.parameter(self.path)
         exact = torch.promote_types(weight.dtype, torch.float32)
         u, v = (in_plain_layout(t).to(weight.device, exact) for t in (self.u, self.v))
         change = u @ v
-        if stores_transposed(model.net.get_submodule(self.path.rsplit(".", 1)[0])):
+        if stores_transposed(module_of(model, self.path)):
             change = change.T
         if change.shape != weight.shape:
             raise EditError(
                 f"The edit of {self.path} has shape {tuple(change.shape)} but the weight has {tuple(weight.shape)}."
             )
-        return (weight.to(exact) + dose * change).to(weight.dtype)
+        return rounded(weight.detach().to(exact) + dose * change, weight.dtype, self.path, dose)
 
     def plus(self, other: "LowRank") -> "LowRank":
         """The sum of two edits of one weight, kept as factors of no more rank than needed."""
@@ -62,7 +115,7 @@ class LowRank:
         ).recompressed()
 
     def recompressed(self) -> "LowRank":
-        """The same product with rank at most the smaller side of W, so that a file is never larger than the dense change.
+        """The same product with rank at most the smaller side of W.
 
         Exact up to float64 rounding: QR of both factors and an SVD of the small core.
         """
@@ -83,7 +136,7 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Dense:
-    """W + dose * D on the parameter at `path`, of any shape."""
+    """W + dose * D on the parameter at `path`, of any shape, with D as W is stored."""
 
     path: str
     delta: Float[Tensor, "..."]
@@ -95,13 +148,15 @@ class Dense:
 
     def new_weight(self, model: Model, dose: float) -> Tensor:
         """The weight after the edit, in its own dtype; sums in float32 or better."""
+        refuse_quantised(model, self.path)
         weight = model.parameter(self.path)
         if self.delta.shape != weight.shape:
             raise EditError(
                 f"The edit of {self.path} has shape {tuple(self.delta.shape)} but the weight has {tuple(weight.shape)}."
             )
         exact = torch.promote_types(weight.dtype, torch.float32)
-        return (weight.to(exact) + dose * self.delta.to(weight.device, exact)).to(weight.dtype)
+        change = self.delta.to(weight.device, exact)
+        return rounded(weight.detach().to(exact) + dose * change, weight.dtype, self.path, dose)
 
     def tensors(self) -> dict[str, Tensor]:
         """Name to tensor, for the edit file."""
@@ -125,6 +180,8 @@ class Hook:
     def tap(self, dose: float) -> Tap:
         """The tap that does it; computes in float32 or better and returns the site's own dtype."""
         a, b, c = (in_plain_layout(t) for t in (self.a, self.b, self.c))
+        if not all(bool(torch.isfinite(t).all()) for t in (a, b, c)):
+            raise EditError(f"The hook at {self.site} holds numbers that are not finite; make the edit again.")
 
         def function(x: Tensor) -> Tensor:
             exact = torch.promote_types(x.dtype, torch.float32)

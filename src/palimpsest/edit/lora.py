@@ -1,0 +1,153 @@
+"""An edit as a LoRA adapter, in the folder format of PEFT: for PEFT itself, lm-eval and vLLM.
+
+    W x + scaling * B (A x),     B = dose * U (out, r),  A = V (r, in),  scaling = lora_alpha / r = 1
+
+A low-rank edit is such an adapter already; a dense one becomes one by its singular value decomposition, exactly up to
+float32. `r` is the true rank of each weight's change: the largest is the adapter's, smaller ones stand in `rank_pattern` and
+`alpha_pattern`, so that scaling is 1 everywhere. Modules are named by their whole path, so that no other one is touched.
+
+The base model need not be at hand, and may be quantised: this is how an edit reaches a model to whose weights nothing can
+be added. What vLLM asks beyond PEFT is said in `Adapter.notes`:
+
+    rank       its server takes --max-lora-rank 8, 16, 32, 64, 128, 256, 320 or 512, at least `r`
+    modules    it serves the projections of attention and MLP, not an edited head
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from palimpsest.edit.artefact import Edit, layout_of
+from palimpsest.edit.folder import whole_folder
+from palimpsest.edit.payload import Hook, LowRank
+from palimpsest.edit.sums import true_factors
+from palimpsest.errors import EditError, SettingError
+from palimpsest.model import Model
+
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter that was written.
+
+    Attributes:
+        folder: that holds adapter_config.json and adapter_model.safetensors.
+        ranks: module path to the true rank of its change.
+        rank: the largest of them, PEFT's `r`.
+        vllm_rank: the --max-lora-rank a vLLM server needs; None when none is large enough.
+        notes: what to know before serving it, one sentence each.
+    """
+
+    folder: Path
+    ranks: dict[str, int]
+    rank: int
+    vllm_rank: int | None
+    notes: tuple[str, ...]
+
+
+def write_adapter(edit: Edit, folder: str | PathLike[str], *, dose: float = 1.0, model: Model | None = None) -> Adapter:
+    """Write `edit` as an adapter that `peft.PeftModel.from_pretrained(base, folder)` loads.
+
+    Args:
+        edit: of the weights of linear maps.
+        folder: made whole or not at all; it must not hold files.
+        dose: scales the edit.
+        model: says how the weights are stored, for an edit file that does not (written before that was recorded); its
+            weights are not read and may be quantised.
+
+    Raises:
+        EditError: the edit has a hook, changes what is no linear map, or changes nothing.
+        OutputError: the folder cannot be written.
+    """
+    if not math.isfinite(dose):
+        raise SettingError(f"The dose of an edit must be a finite number, got {dose}; 1 is the whole edit.")
+    factors: dict[str, LowRank] = {}
+    transposed = set()
+    for payload in edit.payloads:
+        if isinstance(payload, Hook):
+            raise EditError(
+                f"An adapter changes weights, but this edit acts on the states at {payload.site}; use it with "
+                f"edit.applied(model), and hand it on as the file that edit.save writes."
+            )
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in payload.tensors().values()):
+            raise EditError(f"The edit of {payload.path} holds numbers that are not finite; make it again.")
+        order = _order(edit, payload.path, model)
+        module = payload.path.removesuffix(".weight")
+        low = true_factors(payload, transposed=order == "in out")
+        if low.rank and dose:
+            factors[module] = LowRank(payload.path, dose * low.u, low.v)
+            if order == "in out":
+                transposed.add(module)
+    if not factors:
+        raise EditError("This edit changes nothing at this dose, so there is no adapter to write.")
+    ranks = {module: low.rank for module, low in factors.items()}
+    config = _config(edit, ranks, transposed_modules=transposed)
+    with whole_folder(Path(folder)) as scratch:
+        tensors = {}
+        for module, low in factors.items():
+            tensors[f"base_model.model.{module}.lora_A.weight"] = low.v.cpu().contiguous()
+            tensors[f"base_model.model.{module}.lora_B.weight"] = low.u.cpu().contiguous()
+        save_file(tensors, scratch / "adapter_model.safetensors", metadata={"format": "pt"})
+        (scratch / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    largest = max(ranks.values())
+    fits = next((rank for rank in VLLM_RANKS if rank >= largest), None)
+    return Adapter(Path(folder), ranks, largest, fits, _notes(ranks, largest, fits))
+
+
+def _order(edit: Edit, path: str, model: Model | None) -> str:
+    if path in edit.layouts:
+        layout = edit.layouts[path]
+    elif model is not None:
+        layout = layout_of(model, path)
+    else:
+        raise EditError(
+            f"This edit file does not say how {path} is stored; give the model too: edit.to_lora(folder, model=model)."
+        )
+    order = str(layout["order"])
+    if not order:
+        raise EditError(
+            f"A LoRA adapter changes linear maps, and {path} belongs to none; write an edited checkpoint instead, with "
+            f"edit.apply_to_checkpoint(model, folder) or `palimpsest apply` without --lora."
+        )
+    return order
+
+
+def _config(edit: Edit, ranks: dict[str, int], *, transposed_modules: set[str]) -> dict[str, Any]:
+    largest = max(ranks.values())
+    smaller = {module: rank for module, rank in ranks.items() if rank < largest}
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": edit.settings.get("model"),
+        "inference_mode": True,
+        "r": largest,
+        "lora_alpha": largest,
+        "rank_pattern": smaller,
+        "alpha_pattern": smaller,
+        "target_modules": sorted(ranks),
+        "fan_in_fan_out": bool(transposed_modules),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "use_rslora": False,
+        "use_dora": False,
+        "modules_to_save": None,
+    }
+
+
+def _notes(ranks: dict[str, int], largest: int, fits: int | None) -> tuple[str, ...]:
+    notes = [f"The adapter has rank {largest}."]
+    if fits is None:
+        notes.append(f"vLLM serves no adapter of more than rank {VLLM_RANKS[-1]}: serve an edited checkpoint instead.")
+    else:
+        notes.append(f"Start vLLM with --enable-lora --max-lora-rank {fits}.")
+    outside = [module for module in ranks if not any(step.isdecimal() for step in module.split("."))]
+    if outside:
+        notes.append(f"vLLM serves projections of attention and MLP only, so it will not serve {outside[0]}.")
+    return tuple(notes)
