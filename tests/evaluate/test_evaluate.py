@@ -239,7 +239,7 @@ def test_smollm2_before_and_after() -> None:
         [("The Louvre is located in the city of", "Paris")],
     )
     moment = SecondMoment.identity(1536)
-    scores = pal.evaluate(model, [fact], method="rome", layers=9, moment=moment, steps=8, contexts=((5, 1),))
+    scores = pal.evaluate(model, [fact], method="rome", layers=9, moments={9: moment}, steps=8, contexts=((5, 1),))
     assert isinstance(scores, Scores)
     (record,) = scores.records
     assert record["eligible"]
