@@ -1,7 +1,7 @@
 """ROME as the published code does it: one fact, all rows, full forward passes, Adam, an explicit inverse.
 
 Follows rome/compute_u.py and rome/compute_v.py of github.com/kmeng01/rome line by line, with the choices of the two
-presets of `palimpsest.edit.rome` as arguments. It shares nothing with them but the fact.
+presets of `palimpsest.edit.methods.rome` as arguments. It shares nothing with them but the fact.
 """
 
 from collections.abc import Sequence
