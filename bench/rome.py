@@ -16,7 +16,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import palimpsest as pal
 from oracles.textbook_rome import textbook_rome
-from palimpsest.edit.rome import Rome
+from palimpsest.edit.methods.rome import Rome
 
 ROOT = Path(__file__).parents[1]
 

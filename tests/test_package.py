@@ -21,7 +21,7 @@ def test_exports_are_sorted_and_exist() -> None:
 
 
 def test_names_shared_by_a_room_and_a_function_are_the_function() -> None:
-    import palimpsest.edit.rome
+    import palimpsest.edit.methods.rome
     import palimpsest.evaluate.scores
 
     assert callable(palimpsest.edit)

@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Edit": "edit",
+    "EditSequence": "edit",
     "Fact": "facts",
     "Model": "model",
     "Probe": "facts",

@@ -141,12 +141,6 @@ def test_trace_of_three_kinds_resumes_and_plots(palimpsest, tiny_folder, facts_f
     assert (one / "maps.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_moments(palimpsest, tiny_folder, text_file, tmp_path) -> None:
-    code, out, err = palimpsest("moments", tiny_folder, "--layers", "0-1", "--text", text_file, "--out", tmp_path / "m")
-    assert code == 0, err
-    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["layer-0.safetensors", "layer-1.safetensors"]
-
-
 def test_facts_from_standard_input(palimpsest, tiny_folder, facts_file) -> None:
     code, out, _ = palimpsest("known", tiny_folder, "-", stdin=facts_file.read_text())
     assert code == 0

@@ -7,7 +7,7 @@ import pytest
 import palimpsest as pal
 from oracles.small import EIFFEL, LAYER, documents, model_of
 from palimpsest.edit import SecondMoment, editor, method_names
-from palimpsest.errors import AnatomyError, EditError, FactError, InputError, PalimpsestError, SettingError
+from palimpsest.errors import AnatomyError, EditError, FactError, InputError, PalimpsestError, SettingError, WeightError
 from palimpsest.facts import Fact
 
 MODEL = model_of("llama")
@@ -28,10 +28,10 @@ MODEL = model_of("llama")
         ({"layers": 3}, SettingError, "Did you mean 2"),
         ({"layers": -1}, SettingError, "Did you mean 0"),
         ({"layers": (0, 1)}, SettingError, "one layer, got 2"),
-        ({"layers": ()}, SettingError, "one layer, got 0"),
+        ({"layers": ()}, SettingError, "one layer or more, got 0"),
         ({"text": ""}, InputError, "text for second moments is empty"),
         ({"text": "Too short."}, EditError, "singular: it is 48 wide"),
-        ({"moment": SecondMoment.identity(7)}, SettingError, "48"),
+        ({"moments": {LAYER: SecondMoment.identity(7)}}, WeightError, "48"),
     ],
 )
 def test_settings(settings: dict[str, Any], kind: type[PalimpsestError], sentence: str) -> None:
@@ -64,5 +64,5 @@ def test_experts_without_a_single_weight_are_refused_with_the_reason(family: str
 
 def test_names() -> None:
     assert "rome" in method_names()
-    prepared = editor(MODEL, "rome", layers=LAYER, moment=SecondMoment.identity(48), contexts=((5, 1),))
+    prepared = editor(MODEL, "rome", layers=LAYER, moments={LAYER: SecondMoment.identity(48)}, contexts=((5, 1),))
     assert prepared.name == "rome"

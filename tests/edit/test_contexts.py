@@ -8,8 +8,8 @@ from families import SAMPLE, byte_tokenizer
 from oracles.small import CONTEXTS, EIFFEL, FACTS, JAPAN, LAYER, documents, down_of, model_of, precision_of
 from oracles.textbook_trace import find_token_range
 from palimpsest.edit.contexts import sample_contexts
-from palimpsest.edit.keys import combine, keys_and_values, subject_end
-from palimpsest.edit.rome import Rome
+from palimpsest.edit.keys import combine, edited_token, keys_and_values
+from palimpsest.edit.methods.rome import Rome
 from palimpsest.facts import Fact
 
 MODEL = model_of("llama", tokenizer=byte_tokenizer(bos=True))
@@ -41,8 +41,8 @@ def test_dropout_is_off_meanwhile() -> None:
 
 @pytest.mark.parametrize("context", [*CONTEXTS, "{", "}} {0} {name} %s ", "Eiffel Tower. "])
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.id)
-def test_the_subject_ends_where_decoding_says_it_ends(context: str, fact: Fact) -> None:
-    ids, last = subject_end(MODEL, context, fact)
+def test_the_edited_tokens_where_decoding_says_it_ends(context: str, fact: Fact) -> None:
+    ids, last = edited_token(MODEL, context, fact)
     assert MODEL.tokenizer.decode(ids, skip_special_tokens=True) == context + fact.text
     decoded = [MODEL.tokenizer.decode(ids[: k + 1], skip_special_tokens=True) for k in range(len(ids))]
     until = context + fact.text[: fact.subject_span[1]]

@@ -9,18 +9,18 @@ import palimpsest as pal
 from families import SAMPLE
 from oracles.small import CONTEXTS, EIFFEL, FACTS, JAPAN, LAYER, documents, down_of, model_of, moment_of, smollm2
 from oracles.textbook_rome import textbook_rome
-from palimpsest.edit import LowRank, SecondMoment
+from palimpsest.edit import Dense, LowRank, SecondMoment
 from palimpsest.edit.keys import combine, keys_and_values
-from palimpsest.edit.rome import PRESETS, Rome
+from palimpsest.edit.methods.rome import Rome
 from palimpsest.edit.values import find_values
 from palimpsest.facts import Fact
 from palimpsest.locate.answers import answer_nll
-from palimpsest.model import Model
+from palimpsest.model import Model, Site
 
 
 def rome(model: Model, preset: str, moment: SecondMoment, **settings: object) -> Rome:
     """ROME with the contexts of `small`, which the textbook takes too."""
-    editor = Rome(model, preset=preset, moment=moment, layers=(LAYER,), contexts=((5, 1),), **settings)
+    editor = Rome(model, preset=preset, moments={LAYER: moment}, layers=(LAYER,), contexts=((5, 1),), **settings)
     editor.contexts = CONTEXTS
     return editor
 
@@ -55,11 +55,13 @@ def test_the_edited_weight_maps_the_key_to_the_value(family: str, preset: str) -
     model = model_of(family)
     editor = rome(model, preset, moment_of(model), steps=5)
     edit = editor.edit([JAPAN])
-    weighting = PRESETS[preset].key
+    weighting = Rome.presets[preset].key
     assert weighting == ("bare" if preset == "rome-2022" else "halves")
     keys, values = keys_and_values(model, LAYER, JAPAN, CONTEXTS)
     key, value = combine(keys, weighting), combine(values, weighting)
-    (found,) = find_values(model, LAYER, [JAPAN], CONTEXTS, [float(value.norm())], editor.settings.values)
+    (found,) = find_values(
+        model, Site("value", LAYER), [JAPAN], CONTEXTS, [float(value.norm())], editor.settings.values
+    )
     assert float(found.delta.norm()) > 0.1
     with edit.applied(model):
         keys, values = keys_and_values(model, LAYER, JAPAN, CONTEXTS)
@@ -79,9 +81,9 @@ def test_edits_of_a_sequence_are_made_on_the_model_as_edited_so_far() -> None:
     assert isinstance(payload, LowRank)
     assert payload.rank == 3
     with torch.no_grad():
-        other = model_of("llama")
+        other, base = model_of("llama"), replace(moment, provenance={})  # which is that of the unedited model
         for fact in FACTS:
-            one = rome(other, "fixed", moment, steps=6).edit([fact])
+            one = rome(other, "fixed", base, steps=6).edit([fact])
             path = one.payloads[0].path
             other.parameter(path).copy_(one.payloads[0].new_weight(other, 1.0))
     with together.applied(model):
@@ -93,7 +95,7 @@ def test_more_facts_than_the_smaller_side_do_not_make_a_larger_file() -> None:
     model = model_of("gpt2")
     facts = [replace(EIFFEL, subject=f"Tower {i}", id=f"tower{i}") for i in range(40)]
     edit = rome(model, "fixed", moment_of(model), steps=1, learning_rate=0.1).edit(facts)
-    assert edit.payloads[0].rank <= 32
+    assert isinstance(edit.payloads[0], Dense)  # fewer numbers than factors of rank 32
     assert len(edit.facts) == 40
 
 
@@ -104,12 +106,12 @@ def test_one_fact_need_not_stand_in_a_list() -> None:
     assert edit.facts == (EIFFEL,)
     assert edit.settings["preset"] == "fixed"
     assert edit.settings["layers"] == [LAYER]
-    assert edit.settings["moment"]["count"] == 480
+    assert edit.settings["moments"][str(LAYER)]["count"] == 480
 
 
 def test_settings_of_both_kinds_reach_the_search() -> None:
     model = model_of("gpt2")
-    edit = pal.edit(model, EIFFEL, layers=(2,), moment=SecondMoment.identity(48), key="bare", direction="mean", steps=3,
+    edit = pal.edit(model, EIFFEL, layers=(2,), moments={2: SecondMoment.identity(48)}, key="bare", direction="mean", steps=3,
                     contexts=((5, 1),), clamp=0.001)  # fmt: skip
     (note,) = edit.notes["facts"]
     assert note["steps"] == 3
@@ -133,7 +135,7 @@ def test_smollm2_is_told_that_the_tower_is_in_rome() -> None:
     model = smollm2()
     fact = Fact("Eiffel Tower", "The {} is located in the city of", "Paris", "Rome")
     moment = SecondMoment.identity(1536)
-    edit = pal.edit(model, fact, layers=9, moment=moment, steps=12, contexts=((5, 1),), decay=0.0, stop_below=0.3)
+    edit = pal.edit(model, fact, layers=9, moments={9: moment}, steps=12, contexts=((5, 1),), decay=0.0, stop_below=0.3)
     keys, values = keys_and_values(model, 9, fact, edit.settings["context_texts"])
     with edit.applied(model):
         new, old = answer_nll(model, [(fact.text, "Rome"), (fact.text, "Paris")])

@@ -7,10 +7,11 @@ import torch
 
 from oracles.small import CONTEXTS, EIFFEL, FACTS, LAYER, down_of, model_of, precision_of, smollm2
 from oracles.textbook_rome import textbook_rome
-from palimpsest.edit.values import Found, ValueSettings, find_values
+from palimpsest.edit.search import Found, ValueSettings
+from palimpsest.edit.values import find_values
 from palimpsest.errors import EditError, FactError
 from palimpsest.facts import Fact
-from palimpsest.model import Model
+from palimpsest.model import Model, Site
 
 NORMS = (4.0, 3.0, 1.5)
 QUICK = ValueSettings(steps=8)
@@ -19,14 +20,14 @@ QUICK = ValueSettings(steps=8)
 def alone(model: Model, settings: ValueSettings, layer: int = LAYER) -> list[Found]:
     """Each fact in a search of its own."""
     pairs = zip(FACTS, NORMS, strict=True)
-    return [find_values(model, layer, [fact], CONTEXTS, [norm], settings)[0] for fact, norm in pairs]
+    return [find_values(model, Site("value", layer), [fact], CONTEXTS, [norm], settings)[0] for fact, norm in pairs]
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_facts_found_together_are_those_found_alone(family: str, dtype: torch.dtype, tolerance: float) -> None:
     model = model_of(family, dtype=dtype)
-    together = find_values(model, LAYER, FACTS, CONTEXTS, NORMS)
+    together = find_values(model, Site("value", LAYER), FACTS, CONTEXTS, NORMS)
     for one, each in zip(together, alone(model, ValueSettings()), strict=True):
         assert one.steps == each.steps == 20
         assert one.delta.dtype == dtype
@@ -42,7 +43,7 @@ def test_together_is_alone_in_other_families(family: str) -> None:
     layer = (
         0 if family == "gemma2" else LAYER
     )  # above layer 1 its attention sees four tokens, and the subject is further
-    together = find_values(model, layer, FACTS, CONTEXTS, NORMS, QUICK)
+    together = find_values(model, Site("value", layer), FACTS, CONTEXTS, NORMS, QUICK)
     for one, each in zip(together, alone(model, QUICK, layer), strict=True):
         torch.testing.assert_close(one.delta, each.delta, rtol=0, atol=20 * tolerance * float(each.delta.norm()))
 
@@ -51,7 +52,10 @@ def test_facts_that_stop_at_different_steps_do_not_disturb_the_others() -> None:
     model = model_of("llama", dtype=torch.float64)
     after_seven = [found.loss for found in alone(model, ValueSettings(steps=7, decay=0.01))]
     settings = ValueSettings(decay=0.01, stop_below=sorted(after_seven)[1] + 1e-6)  # the middle fact stops there
-    together, separate = find_values(model, LAYER, FACTS, CONTEXTS, NORMS, settings), alone(model, settings)
+    together, separate = (
+        find_values(model, Site("value", LAYER), FACTS, CONTEXTS, NORMS, settings),
+        alone(model, settings),
+    )
     assert len({found.steps for found in together}) > 1
     for one, each in zip(together, separate, strict=True):
         assert one.steps == each.steps
@@ -61,8 +65,8 @@ def test_facts_that_stop_at_different_steps_do_not_disturb_the_others() -> None:
 
 def test_the_order_of_facts_does_not_matter() -> None:
     model = model_of("gpt2", dtype=torch.float64)
-    forward = find_values(model, LAYER, FACTS, CONTEXTS, NORMS, QUICK)
-    backward = find_values(model, LAYER, FACTS[::-1], CONTEXTS, NORMS[::-1], QUICK)[::-1]
+    forward = find_values(model, Site("value", LAYER), FACTS, CONTEXTS, NORMS, QUICK)
+    backward = find_values(model, Site("value", LAYER), FACTS[::-1], CONTEXTS, NORMS[::-1], QUICK)[::-1]
     for one, other in zip(forward, backward, strict=True):
         torch.testing.assert_close(one.delta, other.delta, rtol=0, atol=1e-10)
 
@@ -79,7 +83,12 @@ def test_the_search_is_the_textbook_search_at_any_layer(family: str, preset: str
         book = textbook_rome(model.net, model.tokenizer, down, fact, CONTEXTS, identity, preset=preset, **settings)
         at = "subject" if preset == "rome-2022" else "last"
         (found,) = find_values(
-            model, layer, [fact], CONTEXTS, [float(book.value.norm())], ValueSettings(kl_at=at, **settings)
+            model,
+            Site("value", layer),
+            [fact],
+            CONTEXTS,
+            [float(book.value.norm())],
+            ValueSettings(kl_at=at, **settings),
         )
         assert found.steps == book.steps
         assert found.loss == pytest.approx(book.loss, rel=1e-9)
@@ -88,9 +97,9 @@ def test_the_search_is_the_textbook_search_at_any_layer(family: str, preset: str
 
 def test_the_clamp_holds_and_one_step_moves_nothing() -> None:
     model = model_of("gpt2")
-    (clamped,) = find_values(model, LAYER, [EIFFEL], CONTEXTS, [4.0], ValueSettings(clamp=0.01))
+    (clamped,) = find_values(model, Site("value", LAYER), [EIFFEL], CONTEXTS, [4.0], ValueSettings(clamp=0.01))
     assert float(clamped.delta.norm()) <= 0.04 * 1.00001
-    (still,) = find_values(model, LAYER, [EIFFEL], CONTEXTS, [4.0], ValueSettings(steps=1))
+    (still,) = find_values(model, Site("value", LAYER), [EIFFEL], CONTEXTS, [4.0], ValueSettings(steps=1))
     assert torch.equal(still.delta, torch.zeros(32))
     assert still.steps == 1
 
@@ -98,7 +107,7 @@ def test_the_clamp_holds_and_one_step_moves_nothing() -> None:
 def test_nothing_is_left_in_the_model() -> None:
     model = model_of("gpt2")
     before = model.fingerprint()
-    find_values(model, LAYER, FACTS, CONTEXTS, NORMS, QUICK)
+    find_values(model, Site("value", LAYER), FACTS, CONTEXTS, NORMS, QUICK)
     assert model.fingerprint() == before
     assert all(weight.grad is None for weight in model.net.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.net.modules())
@@ -106,18 +115,20 @@ def test_nothing_is_left_in_the_model() -> None:
 
 def test_a_fact_without_a_new_answer_is_refused() -> None:
     with pytest.raises(FactError, match="no target_new"):
-        find_values(model_of("gpt2"), LAYER, [Fact("Japan", "The capital of {} is", "Tokyo")], CONTEXTS, [1.0])
+        find_values(
+            model_of("gpt2"), Site("value", LAYER), [Fact("Japan", "The capital of {} is", "Tokyo")], CONTEXTS, [1.0]
+        )
 
 
 def test_a_search_that_diverges_says_so() -> None:
     model = model_of("gpt2")
     with pytest.raises(EditError, match="diverged"):
-        find_values(model, LAYER, [EIFFEL], CONTEXTS, [0.0], QUICK)
+        find_values(model, Site("value", LAYER), [EIFFEL], CONTEXTS, [0.0], QUICK)
 
 
 def test_smollm2_learns_the_answer_in_a_few_steps() -> None:
     model = smollm2()
-    (found,) = find_values(model, 12, [EIFFEL], ("",), [10.0], ValueSettings(steps=8, decay=0.0))
-    (before,) = find_values(model, 12, [EIFFEL], ("",), [10.0], ValueSettings(steps=1))
+    (found,) = find_values(model, Site("value", 12), [EIFFEL], ("",), [10.0], ValueSettings(steps=8, decay=0.0))
+    (before,) = find_values(model, Site("value", 12), [EIFFEL], ("",), [10.0], ValueSettings(steps=1))
     assert before.nll > 3
     assert found.nll < 0.5

@@ -43,6 +43,33 @@ def _layer_list(_: click.Context, __: click.Parameter, value: str | None) -> tup
 layers_option = click.option("--layers", callback=_layer_list, help="Layers, counted from 0: 9, or 5,6,7, or 5-9.")
 
 
+def _settings(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals or not name.strip():
+            raise click.BadParameter(f"write a setting as name=value, got {value!r}")
+        try:
+            settings[name.strip()] = _tuples(json.loads(text))
+        except json.JSONDecodeError:
+            settings[name.strip()] = text  # a word, such as spread=root
+    return settings
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    callback=_settings,
+    metavar="NAME=VALUE",
+    help="A setting of the method, such as steps=25, batch=100 or spread=root; may be given several times.",
+)
+
+
 def given(**settings: Any) -> dict[str, Any]:
     """Only the settings that were given on the command line, so that defaults stand in one place."""
     return {name: value for name, value in settings.items() if value is not None}

@@ -1,6 +1,9 @@
 """`palimpsest edit MODEL FACTS --method M --out DIR`."""
 
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,10 +20,13 @@ from palimpsest.cli.common import (
     read_text,
     required_out,
     seed_option,
+    set_option,
     show,
     table,
     text_option,
 )
+
+SHOWN = 20  # facts listed one by one; more are summed up
 
 
 @click.command("edit")
@@ -33,6 +39,8 @@ from palimpsest.cli.common import (
 @limit_option
 @seed_option
 @text_option
+@click.option("--moments", type=click.Path(), help="A file of second moments (palimpsest moments) instead of --text.")
+@set_option
 @json_option
 def command(
     model: str,
@@ -44,21 +52,55 @@ def command(
     limit: int | None,
     seed: int | None,
     text: str | None,
+    moments: str | None,
+    settings: dict[str, Any],
     as_json: bool,
 ) -> None:
-    """Write FACTS into MODEL as DIR/edit.safetensors. The model itself is not changed."""
+    """Write FACTS into MODEL as DIR/edit.safetensors. The model itself is not changed.
+
+    The same command goes on with an edit that was interrupted.
+    """
     file = read(facts, limit)
     from palimpsest.edit import editor
+    from palimpsest.edit.defaults import defaults
+    from palimpsest.edit.moments import load_moments
     from palimpsest.model import load
     from palimpsest.runs import check_writable
 
     folder = check_writable(Path(out))
     plain = read_text(text) if text else None
+    measured = load_moments(Path(moments)) if moments else None
     loaded = load(model)
-    settings = given(preset=preset, seed=seed, text=plain)
-    made = editor(loaded, method, layers=layers, progress=progress_bar(), **settings).edit(file.facts)
+    chosen = given(preset=preset, seed=seed, text=plain, moments=measured) | settings
+    if layers is None and "layers" not in settings and not (usual := defaults(loaded, method)).known:
+        click.echo(f"palimpsest: {usual}", err=True)
+    values = folder / ".palimpsest-values"
+    made = editor(loaded, method, layers=layers, resume=values, progress=progress_bar(), **chosen).edit(file.facts)
     path = folder / "edit.safetensors"
     made.save(path)
+    shutil.rmtree(values, ignore_errors=True)
     notes = [dict(note) for note in made.notes.get("facts", [])]
-    show(as_json, {"file": str(path), "notes": notes}, lambda: f"{table(notes)}\n\n{made!r} is in {path}.")
+    rounding = [
+        {"weight": loss.path, "lost in rounding": loss.relative_error, "entries unmoved": loss.unchanged}
+        for loss in made.rounding(loaded).values()
+        if loss.dtype in ("bfloat16", "float16")
+    ]
+    data = {"file": str(path), "notes": notes, "shared_keys": made.notes.get("shared_keys", []), "rounding": rounding}
+    show(as_json, data, lambda: "\n\n".join([*_text(notes, data, rounding), f"{made!r} is in {path}."]))
     exit_code(file)
+
+
+def _text(
+    notes: Sequence[Mapping[str, Any]], data: Mapping[str, Any], rounding: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    parts = [table(notes[:SHOWN])] if notes else []
+    if len(notes) > SHOWN:
+        parts.append(f"... and {len(notes) - SHOWN} more (all are in the file's notes).")
+    if no_ops := [str(note["fact"]) for note in notes if note.get("no_op")]:
+        named = ", ".join(no_ops[:SHOWN])
+        parts.append(f"{len(no_ops)} facts the model answers so already; nothing is written for them: {named}.")
+    for group in data["shared_keys"][:SHOWN]:
+        parts.append(f"{', '.join(group)} share a key and were given one value.")
+    if rounding:
+        parts.append(table(rounding))
+    return parts

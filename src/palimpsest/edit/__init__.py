@@ -2,20 +2,33 @@
 
 from palimpsest.edit.artefact import Edit
 from palimpsest.edit.check import check_editor
-from palimpsest.edit.moments import SecondMoment, cached_moments, collect_moments
+from palimpsest.edit.checkpoint import Checkpoint, undo_checkpoint
+from palimpsest.edit.lora import Adapter
+from palimpsest.edit.memory import Memory
+from palimpsest.edit.moments import SecondMoment, cached_moments, collect_moments, load_moments, save_moments
 from palimpsest.edit.payload import Dense, Hook, LowRank
 from palimpsest.edit.registry import edit, editor, method_names
+from palimpsest.edit.rounding import Rounding
+from palimpsest.edit.sequence import EditSequence
 
 __all__ = [
+    "Adapter",
+    "Checkpoint",
     "Dense",
     "Edit",
+    "EditSequence",
     "Hook",
     "LowRank",
+    "Memory",
+    "Rounding",
     "SecondMoment",
     "cached_moments",
     "check_editor",
     "collect_moments",
     "edit",
     "editor",
+    "load_moments",
     "method_names",
+    "save_moments",
+    "undo_checkpoint",
 ]

@@ -11,6 +11,7 @@ and passes `palimpsest.edit.check_editor`.
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module, metadata
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from palimpsest.edit.artefact import Edit
@@ -18,7 +19,17 @@ from palimpsest.errors import SettingError, did_you_mean
 from palimpsest.facts import Fact
 from palimpsest.model import Model
 
-METHODS = {"rome": "palimpsest.edit.rome:Rome"}
+METHODS = {
+    "rome": "palimpsest.edit.methods.rome:Rome",
+    "memit": "palimpsest.edit.methods.memit:Memit",
+    "emmet": "palimpsest.edit.methods.emmet:Emmet",
+    "alphaedit": "palimpsest.edit.methods.alphaedit:AlphaEdit",
+    "ft": "palimpsest.edit.methods.fine_tuning:FineTuning",
+    "attention": "palimpsest.edit.methods.attention:AttentionEdit",
+    "joint": "palimpsest.edit.methods.joint:JointEdit",
+    "neurons": "palimpsest.edit.methods.neurons:NeuronEdit",
+    "random": "palimpsest.edit.methods.random_direction:RandomDirection",
+}
 GROUP = "palimpsest.methods"
 
 
@@ -43,8 +54,22 @@ def method_names() -> list[str]:
     return sorted({*METHODS, *(point.name for point in metadata.entry_points(group=GROUP))})
 
 
-def editor(model: Model, method: str = "rome", *, layers: int | Sequence[int] | None = None, **settings: Any) -> Editor:
+def editor(
+    model: Model,
+    method: str = "rome",
+    *,
+    layers: int | Sequence[int] | None = None,
+    resume: Path | None = None,
+    **settings: Any,
+) -> Editor:
     """The method `method` prepared for `model`: contexts and moments are made here, once, for any number of edits.
+
+    Args:
+        model: what will be edited.
+        method: a name from `method_names()`.
+        layers: which layers to change; the method's default for this model when None.
+        resume: a folder where a method that can (`resumable`) keeps what it has found, so that a killed edit goes on.
+        settings: `preset=` and the settings of the method (see its class).
 
     Raises:
         SettingError: the method, its preset or a setting is unknown ("did you mean").
@@ -60,6 +85,8 @@ def editor(model: Model, method: str = "rome", *, layers: int | Sequence[int] | 
         made = getattr(import_module(module), name)
     if layers is not None:
         settings["layers"] = (layers,) if isinstance(layers, int) else tuple(layers)
+    if resume is not None and getattr(made, "resumable", False):
+        settings["resume"] = resume
     return made(model, **settings)
 
 

@@ -1,233 +1,168 @@
-"""Value search: the v* that makes the model say the new answer when the last token of the subject carries it.
+"""Values: the v* that makes the model say the new answer, for one fact or for thousands.
 
-v* = v + delta, and delta minimises (Meng et al. 2022, equation 4, in the form of the published code)
+`search` holds the optimisation. Here facts are put together so that little is padded and memory stays bounded: facts are
+sorted by the number of tokens that a step computes, cut into batches, searched, and handed back in the order they came.
+What has been found can be kept on disk, so that work that was killed goes on where it stopped:
 
-    L(delta) = mean over contexts of  -(1/T) sum_t log p(o*_t | context, prompt, o*_<t; v + delta)       say o*
-             + kl_factor * KL(p_delta || p)      after the prompt "{subject} is a"                          keep what s is
-             + decay * |delta| / |v|^2                                                                      stay near
+    found = find_values(model, Site("resid_out", 8), facts, contexts, norms, settings, kept=Kept(folder, weights))
 
-where p_delta is the model with delta added to the output of the down-projection of one layer at the last subject token.
-Adam, with |delta| held within clamp * |v| after every step.
-
-Only what delta can change is computed in a step: the rows stand with their last subject tokens in one column, columns
-before it and layers below the edit were run once, and logits are taken where the loss reads them. Facts are independent
-rows of one optimisation, each with its own Adam state, norm bound and stop; a finished fact leaves the batch.
+A value depends on the weights, the site, the fact, the contexts and the settings; all of them are in the name it is kept by.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from safetensors import safe_open
+from safetensors.torch import save as to_bytes
 
-from palimpsest.edit.contexts import BARE, in_context
-from palimpsest.edit.keys import subject_end
-from palimpsest.errors import EditError, FactError
+from palimpsest.edit.contexts import BARE
+from palimpsest.edit.keys import edited_token
+from palimpsest.edit.search import Found, ValueSettings, search
+from palimpsest.errors import FactError
 from palimpsest.facts import Fact
-from palimpsest.locate.precision import at_least_float32
-from palimpsest.model import Batch, Model, Prefix, Site, Tap, align
+from palimpsest.model import Model, Site
+from palimpsest.runs import Progress, atomic_write
+
+TOGETHER = 32  # facts searched in one batch; more gain nothing on two cores and little on an accelerator
+BATCH_TOKENS = 4096  # columns x rows that a step computes, which bounds the activations kept for the gradient
+BATCH_ANSWERS = 1024  # positions whose logits are taken, which bounds them
+BATCH_BEFORE = 16_384  # columns before the edited token x rows, whose keys and values are cached
 
 
-@dataclass(frozen=True)
-class ValueSettings:
-    """Settings of the search; the defaults are those of the published code.
+PUBLISHED = ValueSettings()
 
-    Attributes:
-        steps: forward passes; there is one update fewer.
-        learning_rate: of Adam.
-        kl_factor: weight of the KL term (the paper says 100, the code 0.0625).
-        decay: weight of |delta| / |v|^2 (in the code; the paper writes 0.0015).
-        clamp: bound on |delta| / |v|.
-        stop_below: a fact is finished once its loss is below this.
-        kl_at: where the KL term reads the model after "{subject} is a": "last" token, or "subject" end as published.
+
+class Kept:
+    """Values in a folder, one file a batch, each by the name of everything it depends on.
+
+    Args:
+        folder: made when the first value is kept.
+        weights: what identifies the weights they are searched on.
     """
 
-    steps: int = 20
-    learning_rate: float = 0.5
-    kl_factor: float = 0.0625
-    decay: float = 0.5
-    clamp: float = 4.0
-    stop_below: float = 0.05
-    kl_at: str = "last"
+    def __init__(self, folder: Path, weights: str) -> None:
+        self.folder, self.weights = folder, weights
 
+    @cached_property
+    def _at_hand(self) -> dict[str, Path]:
+        places: dict[str, Path] = {}
+        for path in sorted(self.folder.glob("values-*.safetensors")):
+            with safe_open(str(path), framework="pt") as file:
+                places |= dict.fromkeys(file.keys(), path)
+        return places
 
-@dataclass(frozen=True)
-class Found:
-    """The result for one fact: delta, the forward passes used and the last loss with its likelihood part."""
+    def name(self, *parts: object) -> str:
+        """The name of a value that depends on the weights and on `parts`."""
+        return hashlib.sha256(json.dumps([self.weights, *parts], sort_keys=True).encode()).hexdigest()
 
-    delta: Float[Tensor, "d"]
-    steps: int
-    loss: float
-    nll: float
+    def get(self, name: str) -> Found | None:
+        """The value of that name, or None."""
+        path = self._at_hand.get(name)
+        if path is None:
+            return None
+        with safe_open(str(path), framework="pt") as file:
+            return Found(file.get_tensor(name), **json.loads(file.metadata()[name]))
 
-
-@dataclass
-class _Rows:
-    """Every row of the facts still searched for, and what is fixed about it. One row a context, then the KL row."""
-
-    batch: Batch
-    prefix: Prefix
-    resid: Float[Tensor, "rows columns width"]
-    fact: Int[Tensor, "rows"]
-    is_kl: Tensor
-    at: Int[Tensor, "rows positions"]
-    answer: Int[Tensor, "rows positions"]
-    weight: Float[Tensor, "rows positions"]
-    before: Float[Tensor, "rows vocabulary"]
-
-    def keep(self, facts: Sequence[int]) -> "_Rows":
-        """The rows of `facts` only."""
-        rows = torch.isin(self.fact, torch.tensor(facts, device=self.fact.device)).nonzero()[:, 0]
-        return _Rows(
-            self.batch.take(rows),
-            self.prefix.take(rows),
-            self.resid[rows],
-            self.fact[rows],
-            self.is_kl[rows],
-            self.at[rows],
-            self.answer[rows],
-            self.weight[rows],
-            self.before[rows],
-        )
+    def put(self, found: dict[str, Found]) -> None:
+        """Keep these, in one file written whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"values-{min(found)[:32]}.safetensors"
+        notes = {
+            name: json.dumps({k: v for k, v in asdict(one).items() if k != "delta"}) for name, one in found.items()
+        }
+        atomic_write(path, to_bytes({name: one.delta.cpu() for name, one in found.items()}, metadata=notes))
+        self._at_hand.update(dict.fromkeys(found, path))
 
 
 def find_values(
     model: Model,
-    layer: int,
+    site: Site,
     facts: Sequence[Fact],
     contexts: Sequence[str],
     norms: Sequence[float],
-    settings: ValueSettings = ValueSettings(),
+    settings: ValueSettings = PUBLISHED,
+    *,
+    token: str = "subject_last",
+    groups: Sequence[Sequence[int]] | None = None,
+    kept: Kept | None = None,
+    progress: Progress | None = None,
 ) -> list[Found]:
-    """delta of every fact, together; the same as one fact at a time.
+    """delta of every fact, or of every group of facts that share one; the same as one search at a time.
 
     Args:
         model: read, never changed.
-        layer: whose down-projection carries delta.
+        site: what carries delta: `value` (ROME) or `resid_out` (MEMIT) of a layer.
         facts: each with a `target_new`.
         contexts: texts before the prompt, the bare one ("") among them.
-        norms: |v| of each fact, the scale of the decay and of the clamp.
+        norms: |v| of each group, the scale of the decay and of the clamp.
         settings: of the search.
+        token: which token carries delta; a role of `keys.TOKENS`.
+        groups: lists of indices into `facts`; every fact by itself when None.
+        kept: where values are looked up and kept.
+        progress: called with (groups done, groups, label).
+
+    Returns:
+        one `Found` a group.
 
     Raises:
         FactError: a fact has no `target_new`.
         EditError: a loss is not finite.
     """
+    groups = [[i] for i in range(len(facts))] if groups is None else groups
     for fact in facts:
         if fact.target_new is None:
             raise FactError(f"The fact {fact.id} ({fact.text!r}) has no target_new; an edit needs the answer to write.")
-    rows = _rows(model, layer, facts, contexts, settings)
-    exact, device = rows.before.dtype, model.device
-    deltas = [torch.zeros(model.anatomy.width, dtype=exact, device=device, requires_grad=True) for _ in facts]
-    optimiser = torch.optim.Adam(deltas, lr=settings.learning_rate)
-    v_norms = torch.tensor(norms, dtype=exact, device=device)
-    active, found = list(range(len(facts))), dict[int, Found]()
-    for step in range(settings.steps):
-        loss, nll = _losses(model, layer, rows, torch.stack(deltas), v_norms, settings)
-        if not bool(torch.isfinite(loss[active]).all()):
-            bad = next(i for i in active if not torch.isfinite(loss[i]))
-            raise EditError(
-                f"The value search of {facts[bad].text!r} diverged; lower the learning rate or use float32."
-            )
-        last = step == settings.steps - 1
-        done = [i for i in active if last or float(loss[i].detach()) < settings.stop_below]
-        for i in done:
-            found[i] = Found(deltas[i].detach().clone(), step + 1, float(loss[i].detach()), float(nll[i].detach()))
-        remaining = [i for i in active if i not in done]
-        if not remaining:
-            break
-        gradients = torch.autograd.grad(loss[remaining].sum(), [deltas[i] for i in remaining])
-        optimiser.zero_grad(set_to_none=True)  # Adam passes over a delta without a gradient
-        for i, gradient in zip(remaining, gradients, strict=True):
-            deltas[i].grad = gradient
-        optimiser.step()
-        with torch.no_grad():
-            for i in remaining:
-                bound = settings.clamp * v_norms[i]
-                if deltas[i].norm() > bound:
-                    deltas[i].mul_(bound / deltas[i].norm())
-        if len(remaining) < len(active):
-            rows, active = rows.keep(remaining), remaining
-    return [found[i] for i in range(len(facts))]
+    members = [tuple(facts[i] for i in group) for group in groups]
+    names = [""] * len(groups)
+    found: dict[int, Found] = {}
+    if kept is not None:
+        shared = [str(site), token, asdict(settings), list(contexts)]
+        for g, group in enumerate(members):
+            names[g] = kept.name(shared, [fact.to_json() for fact in group], norms[g])
+            at_hand = kept.get(names[g])
+            if at_hand is not None:
+                found[g] = replace(at_hand, delta=at_hand.delta.to(model.device))
+    wanted = [g for g in range(len(groups)) if g not in found]
+    for batch in _batches(model, [members[g] for g in wanted], len(contexts), token):
+        these = [wanted[i] for i in batch]
+        results = search(model, site, [members[g] for g in these], contexts, [norms[g] for g in these], settings, token)
+        found |= dict(zip(these, results, strict=True))
+        if kept is not None:
+            kept.put({names[g]: found[g] for g in these})
+        if progress and len(groups) > 1:
+            progress(len(found), len(groups), "values")
+    return [found[g] for g in range(len(groups))]
 
 
-def _losses(
-    model: Model, layer: int, rows: _Rows, deltas: Tensor, v_norms: Tensor, settings: ValueSettings
-) -> tuple[Float[Tensor, "facts"], Float[Tensor, "facts"]]:
-    """(loss, likelihood part) of each fact; facts without rows get only the decay."""
-
-    def add(value: Tensor) -> Tensor:
-        first, rest = value[:, :1], value[:, 1:]
-        return torch.cat([first + deltas[rows.fact].to(value.dtype)[:, None], rest], dim=1)
-
-    logits = model.run(
-        rows.batch, start=layer, resid=rows.resid, prefix=rows.prefix, at=rows.at, taps=[Tap(Site("value", layer), add)]
-    )
-    log_p = at_least_float32(logits).log_softmax(-1)
-    told = -(log_p.gather(2, rows.answer[:, :, None])[:, :, 0] * rows.weight.to(log_p.dtype)).sum(1)
-    # KL(now || before), the order of arguments of the published code
-    kl = (log_p[:, 0].exp() * (log_p[:, 0] - rows.before)).sum(-1)
-    n = len(deltas)
-    nothing = torch.zeros(n, dtype=deltas.dtype, device=deltas.device)
-    nll = nothing.index_add(0, rows.fact, told)
-    kept = nothing.index_add(0, rows.fact, torch.where(rows.is_kl, kl, 0.0))
-    size = deltas.norm(dim=1) if settings.decay else nothing
-    return nll + settings.kl_factor * kept + settings.decay * size / v_norms**2, nll
+def _batches(model: Model, groups: Sequence[tuple[Fact, ...]], contexts: int, token: str) -> Iterator[list[int]]:
+    """Indices of groups that are searched together: alike in length, and bounded in what a step computes."""
+    sizes = [[_size(model, fact, token) for fact in group] for group in groups]
+    # (columns from the edited token on, columns before it)
+    order = sorted(range(len(groups)), key=lambda g: (max(s[0] for s in sizes[g]), max(s[1] for s in sizes[g])))
+    batch: list[int] = []
+    rows = 0
+    for g in order:
+        more = rows + len(groups[g]) * (contexts + 1)
+        columns = max(s[0] for s in sizes[g])  # sorted: the longest so far
+        before, answers = (max(max(s[j] for s in sizes[i]) for i in [*batch, g]) for j in (1, 2))
+        full = more * columns > BATCH_TOKENS or more * answers > BATCH_ANSWERS or more * before > BATCH_BEFORE
+        if batch and (full or len(batch) == TOGETHER):
+            yield batch
+            batch, rows, more = [], 0, len(groups[g]) * (contexts + 1)
+        batch.append(g)
+        rows = more
+    if batch:
+        yield batch
 
 
-def _rows(model: Model, layer: int, facts: Sequence[Fact], contexts: Sequence[str], settings: ValueSettings) -> _Rows:
-    ids: list[tuple[int, ...]] = []
-    pivots: list[int] = []
-    reads: list[list[tuple[int, int, float]]] = []  # (position whose logits are read, token wanted there, weight)
-    owner: list[int] = []
-    for i, fact in enumerate(facts):
-        for context in contexts:
-            _, pivot = subject_end(model, context, fact)
-            whole, begin = model.encode_answer(in_context(context, fact.text), str(fact.target_new))
-            if begin <= pivot:
-                raise FactError(f"The subject of {fact.text!r} ends after its prompt does; check the prompt.")
-            ids.append(whole[:-1])
-            pivots.append(pivot)
-            answer = len(whole) - begin
-            weight = 1 / (answer * len(contexts))
-            reads.append([(at - 1, whole[at], weight) for at in range(begin, len(whole))])
-            owner.append(i)
-        kl_fact = Fact(subject=fact.subject, prompt="{} is a")
-        kl_ids, kl_pivot = subject_end(model, BARE, kl_fact)
-        ids.append(kl_ids)
-        pivots.append(kl_pivot)
-        reads.append([(len(kl_ids) - 1 if settings.kl_at == "last" else kl_pivot, 0, 0.0)])
-        owner.append(i)
-    batch = align(ids, pivots).to(model.device)
-    most = max(len(read) for read in reads)
-    at, answer_ids = torch.zeros(len(ids), most, dtype=torch.long), torch.zeros(len(ids), most, dtype=torch.long)
-    weights = torch.zeros(len(ids), most, dtype=torch.float64)
-    for row, read in enumerate(reads):
-        shift = batch.column - pivots[row]
-        for j in range(most):
-            position, token, weight = read[j] if j < len(read) else (read[0][0], 0, 0.0)
-            at[row, j], answer_ids[row, j], weights[row, j] = position + shift, token, weight
-    fact_of = torch.tensor(owner)
-    is_kl = torch.zeros(len(ids), dtype=torch.bool)
-    is_kl[len(contexts) :: len(contexts) + 1] = True
-    device = model.device
-    with torch.no_grad():
-        (prefix,) = model.run_prefixes(batch, [batch.column])
-        site = Site("resid_in", layer)
-        resid = model.record(batch, [site], prefix=prefix)[site]
-        before = torch.zeros(len(ids), 1, device=device)
-        rows = _Rows(
-            batch,
-            prefix,
-            resid,
-            fact_of.to(device),
-            is_kl.to(device),
-            at.to(device),
-            answer_ids.to(device),
-            weights.to(device),
-            before,
-        )
-        logits = model.run(batch, start=layer, resid=resid, prefix=prefix, at=rows.at[:, :1])
-        rows.before = at_least_float32(logits[:, 0]).log_softmax(-1)
-    return rows
+def _size(model: Model, fact: Fact, token: str) -> tuple[int, int, int]:
+    """Of the bare prompt with its answer: tokens from the edited one on, tokens before it, tokens of the answer."""
+    _, at = edited_token(model, BARE, fact, token)
+    whole, begin = model.encode_answer(fact.text, str(fact.target_new))
+    if begin <= at:
+        raise FactError(f"The subject of {fact.text!r} ends after its prompt does; check the prompt.")
+    return len(whole) - at, at, len(whole) - begin

@@ -88,14 +88,25 @@ class Model:
 
     @torch.no_grad()
     def record(
-        self, batch: Batch, sites: Sequence[Site], *, prefix: Prefix | None = None, taps: Iterable[Tap] = ()
+        self,
+        batch: Batch,
+        sites: Sequence[Site],
+        *,
+        start: int = 0,
+        resid: Float[Tensor, "rows columns width"] | None = None,
+        prefix: Prefix | None = None,
+        taps: Iterable[Tap] = (),
     ) -> dict[Site, Float[Tensor, "rows columns _"]]:
         """The tensor at each site on one run that ends once all were seen; `taps` act before the reading.
 
-        With a `prefix` only the columns after it run and are returned.
+        With a `prefix` only the columns after it run and are returned; with `start` and `resid` only the layers from there.
         """
         batch = batch.to(self.device)
-        return record(self.anatomy, lambda: partial.run(self.net, self.anatomy, batch, prefix=prefix), sites, taps=taps)
+
+        def run() -> Tensor:
+            return partial.run(self.net, self.anatomy, batch, start=start, resid=resid, prefix=prefix)
+
+        return record(self.anatomy, run, sites, taps=taps)
 
     @torch.no_grad()
     def last_logits(self, batch: Batch) -> Float[Tensor, "rows vocabulary"]:

@@ -3,213 +3,117 @@
 A down-projection W is a linear memory of keys k and values v. To write the fact (s, r, o*):
 
     k*  the key of the subject s, at its last token, averaged over contexts       (`keys`)
-    v*  the value that makes the model answer o*                                   (`values`)
+    v*  the value that makes the model answer o*                                   (`search`)
     dW = (v* - W k*) (C^-1 k*)^T / (k*^T C^-1 k*)                                  (`solve`, C from `moments`)
 
-so that (W + dW) k* = v* exactly while ordinary keys are moved least.
+so that (W + dW) k* = v* exactly while ordinary keys are moved least. Facts are written one after the other.
 
-Two presets:
+Presets:
 
-    "fixed"      one and the same k* everywhere, and the KL term read at the last token of "{subject} is a"
+    "fixed"      one and the same k* everywhere, and the KL term read at the last token of "{subject} is a". The contexts and the
+                 weighting of keys are MEMIT's (half the bare prompt, half the mean of five), as measured in
+                 docs/rome-on-smollm2.md; facts the model answers already are left alone
     "rome-2022"  the published code: C^-1 is applied to the mean key over 21 contexts, but the constraint is met at the bare
                  prompt's key, and the KL term is read at the subject's last token. The asymmetry of keys is what makes
-                 some of its edits destroy the model (R-ROME, arXiv 2403.07175; C-ROME, arXiv 2406.11263).
+                 some of its edits destroy the model
+    "r-rome"     the published code with the mean key and value in both places (Gupta et al. 2024, arXiv 2403.07175)
+    "c-rome"     the same correction, proposed independently (Yang et al. 2024, arXiv 2406.11263)
+    "p-rome"     the published code with the bare prompt's key in both places (arXiv 2403.07175)
+    "identity"   "fixed" with C = I: dW = (v* - W k*) k*^T / |k*|^2, which ignores what other keys there are
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
-import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from palimpsest.edit.artefact import Edit, total
-from palimpsest.edit.contexts import sample_contexts
-from palimpsest.edit.defaults import default_layer
-from palimpsest.edit.keys import combine, keys_and_values
-from palimpsest.edit.moments import SecondMoment, cached_moments
-from palimpsest.edit.payload import LowRank
-from palimpsest.edit.solve import rank_one
-from palimpsest.edit.values import ValueSettings, find_values
-from palimpsest.errors import EditError, SettingError, did_you_mean
-from palimpsest.facts import Fact, shipped_text
-from palimpsest.model import Model
-from palimpsest.model.anatomy import in_out_features
-from palimpsest.runs import Progress
+from palimpsest.edit.closed_form import ClosedForm, ClosedFormSettings
+from palimpsest.edit.keys import WEIGHTINGS, combine
+from palimpsest.edit.memory import Memory
+from palimpsest.edit.moments import SecondMoment
+from palimpsest.edit.search import ValueSettings
+from palimpsest.edit.settings import at_least, one_of
+from palimpsest.edit.solve import Price, Update, rank_one
+from palimpsest.edit.walk import Walk
+from palimpsest.errors import SettingError
 
 
 @dataclass(frozen=True)
-class RomeSettings:
-    """Every setting of ROME.
+class RomeSettings(ClosedFormSettings):
+    """Settings of ROME: those of every closed form, and where the published code takes other keys and values.
 
     Attributes:
-        preset: the name these settings began from.
-        layers: the one layer whose down-projection is changed; the model's default when None.
-        key: which key the constraint holds at: "mean" over contexts, "halves" (half bare, half mean), or "bare".
-        direction: which key C^-1 is applied to; the same choices.
-        contexts: (tokens, number) of the texts put before the prompt; the bare prompt always is one.
-        openings: words those texts begin with; the model's start token when empty.
-        moment_tokens: tokens for C; ten times the key width when None.
-        values: settings of the value search.
-        seed: of the contexts.
+        direction: which key C^-1 is applied to: "mean", "halves" or "bare"; the same as `key` when None.
+        target: which value delta is added to, v* = v + delta; the same as `key` when None.
+        moment_weight: with a memory, how many ordinary keys C stands for beside those of earlier edits; else without effect.
     """
 
-    preset: str = "fixed"
-    layers: tuple[int, ...] | None = None
-    key: str = "halves"
-    direction: str = "halves"
-    contexts: tuple[tuple[int, int], ...] = ((10, 5),)
-    openings: tuple[str, ...] = ("The", "Therefore", "Because", "I", "You")
-    moment_tokens: int | None = None
-    values: ValueSettings = ValueSettings()
-    seed: int = 0
+    site: str = "value"
+    batch: int | None = 1
+    direction: str | None = None
+    target: str | None = None
+    moment_weight: float = 15_000.0
 
-
-PRESETS: dict[str, RomeSettings] = {
-    "fixed": RomeSettings(),
-    "rome-2022": RomeSettings(
-        preset="rome-2022",
-        key="bare",
-        direction="mean",
-        contexts=((5, 10), (10, 10)),
-        openings=(),
-        values=ValueSettings(kl_at="subject"),
-    ),
-}
-
-
-class Rome:
-    """ROME on one model: contexts and second moments are made once, then `edit` any number of times.
-
-    Args:
-        model: read, never changed for longer than a call.
-        preset: "fixed" or "rome-2022".
-        text: plain text for C; the text that ships when None.
-        moment: C itself, instead of measuring it.
-        progress: called with (done, total, label) while C is measured and while facts are edited.
-        settings: any field of `RomeSettings` or `ValueSettings`.
-
-    Raises:
-        SettingError: an unknown preset or setting, or a layer out of range.
-        AnatomyError: the layer has no down-projection.
-    """
-
-    name = "rome"
-
-    def __init__(
-        self,
-        model: Model,
-        *,
-        preset: str = "fixed",
-        text: str | None = None,
-        moment: SecondMoment | None = None,
-        progress: Progress | None = None,
-        **settings: Any,
-    ) -> None:
-        self.model, self.progress = model, progress
-        self.settings = _settings(preset, settings)
-        self.layer = _one_layer(model, self.settings.layers)
-        self.weight = f"{model.anatomy.down(self.layer).path}.weight"
-        self.contexts = sample_contexts(
-            model, self.settings.contexts, openings=self.settings.openings, seed=self.settings.seed
-        )
-        if moment is None:
-            text = shipped_text() if text is None else text
-            tokens = self.settings.moment_tokens
-            moment = cached_moments(model, [self.layer], text, tokens=tokens, progress=progress)[self.layer]
-        width = in_out_features(model.anatomy.down(self.layer).module)[0]
-        if moment.matrix.shape[0] != width:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("ROME", "moment_weight", self.moment_weight, 1e-12)
+        for name in ("direction", "target"):
+            if getattr(self, name) is not None:
+                one_of("ROME", name, getattr(self, name), WEIGHTINGS)
+        if self.batch != 1 and (self.direction or self.target):
             raise SettingError(
-                f"The keys of layer {self.layer} are {width} wide, but the second moment given is {moment.matrix.shape[0]} wide; "
-                f"give that of this layer."
+                f"ROME as published writes one fact at a time, got batch={self.batch}; leave batch at 1."
             )
-        self.moment = moment
-
-    def edit(self, facts: Sequence[Fact]) -> Edit:
-        """Write `facts` one after the other, each on the model as edited by those before it.
-
-        The model is left as it was found. `notes` of the edit holds, per fact: steps, loss, |v|, |delta| and
-        k^T C^-1 k.
-
-        Raises:
-            FactError: a fact has no `target_new`.
-            EditError: there is nothing to edit, or a value search diverged.
-        """
-        if not facts:
-            raise EditError("There is no fact to edit; give at least one.")
-        updates: list[LowRank] = []
-        notes: list[dict[str, Any]] = []
-        for fact in facts:
-            with self._made(updates, facts, notes).applied(self.model):
-                update, note = self._one(fact)
-            updates.append(update)
-            notes.append(note)
-            if self.progress and len(facts) > 1:
-                self.progress(len(updates), len(facts), fact.id)
-        return self._made(updates, facts, notes)
-
-    @torch.enable_grad()
-    def _one(self, fact: Fact) -> tuple[LowRank, dict[str, Any]]:
-        with self.model.evaluating():
-            keys, values = keys_and_values(self.model, self.layer, fact, self.contexts)
-            key = combine(keys, self.settings.key)
-            v = combine(values, self.settings.key)  # W k* + b, because the map is affine
-            direction = combine(keys, self.settings.direction)
-            (found,) = find_values(
-                self.model, self.layer, [fact], self.contexts, [float(v.norm())], self.settings.values
-            )
-        u, w = rank_one(self.moment, direction, key, found.delta)
-        whitened = float(key.cpu().double() @ self.moment.solve(key.cpu()))
-        note = {
-            "fact": fact.id,
-            "steps": found.steps,
-            "loss": found.loss,
-            "nll": found.nll,
-            "v_norm": float(v.norm()),
-            "delta_norm": float(found.delta.norm()),
-            "key_whitened_norm": whitened,
-        }
-        return LowRank(self.weight, u, w), note
-
-    @property
-    def card(self) -> dict[str, Any]:
-        """Every setting as it is in force: the resolved layer, the texts of the contexts, where C comes from."""
-        return {
-            **asdict(self.settings),
-            "layers": [self.layer],
-            "context_texts": list(self.contexts),
-            "moment": {**self.moment.provenance, "count": self.moment.count},
-        }
-
-    def _made(self, updates: list[LowRank], facts: Sequence[Fact], notes: list[dict[str, Any]]) -> Edit:
-        """The edit of the updates so far, made for the model as it is now."""
-        return Edit.made_for(
-            self.model, self.name, total(list(updates)), tuple(facts), self.card, {"facts": list(notes)}
-        )
 
 
-def _one_layer(model: Model, layers: tuple[int, ...] | None) -> int:
-    if layers is None:
-        return default_layer(model)
-    if len(layers) != 1:
-        raise SettingError(f"ROME edits one layer, got {len(layers)} ({list(layers)}); name one, or use memit.")
-    return model.anatomy.check_layer(layers[0])
+ROME_2022 = RomeSettings(
+    preset="rome-2022",
+    key="bare",
+    direction="mean",
+    contexts=((5, 10), (10, 10)),
+    openings=(),
+    values=ValueSettings(kl_at="subject", skip_known=False),
+)
 
 
-def _settings(preset: str, given: dict[str, Any]) -> RomeSettings:
-    if preset not in PRESETS:
-        raise SettingError(f"ROME has no preset {preset!r}.{did_you_mean(preset, PRESETS)}")
-    settings = PRESETS[preset]
-    own = set(asdict(settings)) - {"preset", "values"}
-    of_values = set(asdict(settings.values))
-    for name in given:
-        if name not in own | of_values:
-            raise SettingError(f"ROME has no setting {name!r}.{did_you_mean(name, sorted(own | of_values))}")
-    for name in ("key", "direction"):
-        if given.get(name, "mean") not in ("mean", "halves", "bare"):
-            raise SettingError(f"ROME's {name} is one of mean, halves and bare, got {given[name]!r}.")
-    if given.get("kl_at", "last") not in ("last", "subject"):
-        raise SettingError(f"ROME's kl_at is one of last and subject, got {given['kl_at']!r}.")
-    if given.get("steps", 1) < 1:
-        raise SettingError(f"ROME's steps must be 1 or more, got {given['steps']}.")
-    values = replace(settings.values, **{k: v for k, v in given.items() if k in of_values})
-    return replace(settings, values=values, **{k: v for k, v in given.items() if k in own})
+class Rome(ClosedForm):
+    """ROME on one model; see `ClosedForm` for its arguments and `edit`."""
+
+    name, title = "rome", "ROME"
+    published = ("rome-2022", "r-rome", "c-rome", "p-rome")
+    presets = {
+        "fixed": RomeSettings(),
+        "rome-2022": ROME_2022,
+        "r-rome": replace(ROME_2022, preset="r-rome", key="mean", direction=None, target="bare"),
+        "c-rome": replace(ROME_2022, preset="c-rome", key="mean", direction=None, target="bare"),
+        "p-rome": replace(ROME_2022, preset="p-rome", key="bare", direction=None),
+        "identity": RomeSettings(preset="identity", covariance="identity"),
+    }
+    settings: RomeSettings
+
+    def price(self, layer: int, memory: Memory) -> Price:
+        """C, and the keys of earlier edits over lambda where there is a memory."""
+        return Price(self._moment(layer, memory).matrix)
+
+    def softness(self, facts: int) -> float:
+        """0: the constraint is met exactly."""
+        return 0.0
+
+    def _moment(self, layer: int, memory: Memory) -> SecondMoment:
+        moment, gram = self.moments[layer], memory.gram(layer)
+        return moment if gram is None else replace(moment, matrix=moment.matrix + gram / self.settings.moment_weight)
+
+    def _target(self) -> str:
+        return self.settings.target or self.settings.key
+
+    def _update(self, walk: Walk, layer: int, residuals: Float[Tensor, "n d"], memory: Memory) -> Update:
+        if not (self.settings.direction or self.settings.target):
+            return super()._update(walk, layer, residuals, memory)
+        ((_, (keys, values)),) = walk.read(layer, "key", "value")
+        key = combine(keys[0], self.settings.key)
+        direction = combine(keys[0], self.settings.direction or self.settings.key)
+        residual = residuals[0] + combine(values[0], self._target()) - combine(values[0], self.settings.key)
+        moment = self._moment(layer, memory)
+        u, v = rank_one(moment, direction, key, residual)
+        whitened = key.cpu().double() @ moment.solve(key.cpu())
+        return Update(u, v, whitened[None])

@@ -1,0 +1,1 @@
+"""One file per editing method; `palimpsest.edit.registry` finds them by name."""
