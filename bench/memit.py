@@ -1,6 +1,6 @@
 """MEMIT's value search: many facts in one optimisation against the textbook, one fact at a time, side by side in one run.
 
-    PALIMPSEST_RECORDS=... python bench/memit.py [--threads 2] [--facts 32] [--slow 4] [--device cuda]
+    PALIMPSEST_RECORDS=... python bench/memit.py [--threads 2] [--facts 32] [--slow 4]
 
 smollm2, float32, published settings: six contexts, 20 steps, no early stop, delta at the output of layer 9. The textbook (full
 forward passes, logits everywhere) is timed on every eighth fact of the batch. Counted: token rows of layers, forward and
@@ -20,8 +20,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import palimpsest as pal
 from oracles.textbook_memit import compute_z
+from palimpsest.edit.keys import edited_token
 from palimpsest.edit.methods.memit import Memit
-from palimpsest.edit.values import find_values
+from palimpsest.edit.values import _batches, find_values
 from palimpsest.edit.walk import Walk
 from palimpsest.facts import Fact, read_facts
 from palimpsest.model import Model
@@ -31,30 +32,26 @@ LAYER = 9
 
 
 def counted(model: Model, facts: list[Fact], contexts: tuple[str, ...], steps: int) -> float:
-    """Multiplications of the textbook over ours, both exact about padding of their own: rows of layers and of the head."""
-    from palimpsest.edit.keys import edited_token
-
-    config = model.net.config
-    layer = sum(p.numel() for p in model.anatomy.layers[0].block.module.parameters())
-    head, deep = config.vocab_size * config.hidden_size, model.n_layers - LAYER - 1
+    """Multiplications of the textbook over ours: rows of layers, forward and back, and of the head, padding included."""
+    block = sum(p.numel() for p in model.anatomy.layers[0].block.module.parameters())
+    head, above, n = model.anatomy.head.weight.numel(), model.n_layers - LAYER - 1, len(contexts) + 1
     slow = fast = 0.0
-    columns, before, answers = [], [], []
-    for fact in facts:
-        rows = []
-        for context in contexts:
-            ids, _ = model.encode_answer(context + fact.text, str(fact.target_new))
-            rows.append(len(ids) - 1)
-        longest = len(contexts) + 1
-        # forward through every layer, backward through those above delta; the head at every position, there and back
-        slow += steps * longest * max(rows) * (layer * (model.n_layers + deep) + 2 * head)
-        _, at = edited_token(model, "", fact)
-        whole, begin = model.encode_answer(fact.text, str(fact.target_new))
-        columns.append(len(whole) - 1 - at)
-        before.append(max(rows) - (len(whole) - 1 - at))
-        answers.append(len(whole) - begin)
-    rows_here = len(facts) * (len(contexts) + 1)
-    step = rows_here * (max(columns) * layer * 2 * deep + max(answers) * 2 * head)
-    fast = steps * step + rows_here * (max(before) + max(columns)) * layer * model.n_layers
+    for batch in _batches(model, [(fact,) for fact in facts], len(contexts), "subject_last"):
+        after, before, answers = [0], [0], [0]
+        for fact in (facts[i] for i in batch):
+            longest = 0
+            for context in contexts:
+                prompt, at = edited_token(model, context, fact)
+                ids, _ = model.encode_answer(context + fact.text, str(fact.target_new))
+                longest = max(longest, len(ids) - 1)
+                after.append(len(ids) - 1 - at)
+                before.append(at)
+                answers.append(len(ids) - len(prompt))
+            # the textbook: forward through every layer, back through those above delta, the head at every position
+            slow += steps * n * longest * (block * (model.n_layers + above) + 2 * head)
+        rows = len(batch) * n
+        fast += steps * rows * (max(after) * block * 2 * above + max(answers) * 2 * head)
+        fast += rows * (max(before) + 2 * max(after)) * block * model.n_layers
     return slow / fast
 
 
@@ -68,18 +65,20 @@ def main() -> None:
     model = pal.load("smollm2")
     path = Path(os.environ["PALIMPSEST_RECORDS"]) / "counterfact" / "counterfact_flat.json"
     facts = list(read_facts(path).facts[: asked.facts])
-    published = {"steps": 20, "stop_below": 0.0, "skip_known": False, "covariance": "identity"}
-    editor = Memit(model, layers=(LAYER,), **published)
+    search = {"steps": 20, "stop_below": 0.0, "learning_rate": 0.5, "clamp": 0.75, "decay": 0.5, "kl_factor": 0.0625}
+    editor = Memit(model, preset="memit-2022", layers=(LAYER,), covariance="identity", **search)
     walk = Walk(model, facts, editor.contexts)
     norms = [float(norm) for norm in walk.outputs(LAYER).norm(dim=1)]
     start, cpu = time.perf_counter(), time.process_time()
     found = find_values(model, editor.site, facts, editor.contexts, norms, editor.settings.values)
     seconds, cpu_seconds = (time.perf_counter() - start) / len(facts), (time.process_time() - cpu) / len(facts)
-    some = list(range(0, len(facts), len(facts) // asked.slow))
+    some = list(range(0, len(facts), max(1, len(facts) // asked.slow)))
     block = model.anatomy.layers[LAYER].block.module
     start, cpu, deviation = time.perf_counter(), time.process_time(), 0.0
     for i in some:
-        _, delta = compute_z(model.net, model.tokenizer, block, facts[i], editor.contexts, stop_below=0.0)
+        _, delta = compute_z(
+            model.net, model.tokenizer, block, facts[i], editor.contexts, stop_below=0.0, kl_at="subject"
+        )
         deviation = max(deviation, float((found[i].delta - delta).norm() / delta.norm()))
     slow, cpu_slow = (time.perf_counter() - start) / len(some), (time.process_time() - cpu) / len(some)
     result = {

@@ -51,9 +51,12 @@ LAMBDAS = (100.0, 500.0, 2500.0, 15_000.0)
 
 
 def records(first: int, count: int) -> list[Fact]:
-    """Records of counterfact_flat.json in file order."""
+    """Records of counterfact_flat.json in file order; of those that ask one prompt for different answers, the first."""
     path = Path(os.environ["PALIMPSEST_RECORDS"]) / "counterfact" / "counterfact_flat.json"
-    return list(read_facts(path).facts[first : first + count])
+    by_text: dict[str, Fact] = {}
+    for fact in read_facts(path).facts[first:]:
+        by_text.setdefault(fact.text, fact)
+    return list(by_text.values())[:count]
 
 
 @cache

@@ -61,12 +61,15 @@ def regressions(stored: Any, metric: str) -> str:
         chance, test = one["chance"], one["tests"].get("both")
         gain = f"{est(one['gains']['both'], 3)}; shuffled {number(chance['both']['mean'])}, p = {number(chance['both']['p'])}"
         more = f"{est(one['gains']['interaction'], 3)}; shuffled {number(chance['interaction']['mean'])}, p = {number(chance['interaction']['p'])}"
+        slopes = [est(one["slopes"][m]) for m in ("effect", "both")]
         f = "-" if test is None or test["F"] is None else f"{test['F']:.2f} (p = {test['p']:.3f})"
-        rows.append([one["kind"], one["at"], *(est(one["r2"][m]) for m in MODELS), gain, more, f])
+        rows.append([one["kind"], one["at"], *(est(one["r2"][m]) for m in MODELS), *slopes, gain, more, f])
     header = [
         "traced",
         "read at",
         *(f"R² {m}" for m in MODELS),
+        "slope b of effect",
+        "b of both",
         "gain of both over layer",
         "gain of interaction",
         "F of both",
@@ -201,8 +204,10 @@ The regressions are
 | both | success = a_layer + b x effect |
 | interaction | success = a_layer + b_layer x effect |
 
-A gain of R² is never negative; beside it stands the gain with the tracing effects of other facts put in (whole facts shuffled), and the
-share p of 999 shuffles that gain as much. The F-test takes the layers of one fact for independent, which they are not; it is here because
+R² has no sign, the slope b has: it is the change of success from a fraction restored of 0 to one of 1, and below 0 edits succeed where tracing
+does not point. A gain of R² is never negative; beside it stands the gain with the tracing effects of other facts put in, and the share p of 999
+shuffles that gain as much. Whole facts are shuffled over all relations: p takes facts of one relation for independent, which the
+bootstrap does not, so p may be too small. The F-test takes the layers of one fact for independent, which they are not; it is here because
 the paper has it. Where a success never varies (all edits succeed), R² is not defined and stands as -.
 
 ### Rewrite score

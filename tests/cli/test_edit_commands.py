@@ -70,10 +70,19 @@ def test_apply_lora(palimpsest, tiny_folder, edited, tmp_path) -> None:
         "adapter_config.json",
         "adapter_model.safetensors",
     }
-    code, out, _ = palimpsest("apply", "another", edited, "--lora", "--out", tmp_path / "again", "--json")
+    config = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tiny_folder)
+    code, out, _ = palimpsest("apply", tiny_folder, edited, "--lora", "--out", tmp_path / "again", "--json")
     found = json.loads(out)
     assert (code, found["rank"], found["vllm_rank"]) == (0, 2, 8)
-    assert "was not checked" in found["notes"][-1]
+    assert "Nothing of the change was left out." in found["notes"]
+
+
+def test_undo_names_its_argument_in_one_way(palimpsest) -> None:
+    code, out, _ = palimpsest("undo", "--help")
+    assert code == 0
+    assert "DIR" in out
+    assert "FOLDER" not in out
 
 
 def test_an_old_edit_file_gets_its_layout_from_the_model(palimpsest, tiny_folder, edited, tmp_path) -> None:
@@ -152,7 +161,11 @@ def test_another_models_edit(palimpsest, edited, tmp_path) -> None:
     with quiet():
         build("gpt2", seed=4).save_pretrained(other)
         byte_tokenizer().save_pretrained(other)
-    for command in (("apply", other, edited, "--out", tmp_path / "new"), ("show", edited, "--model", other)):
+    for command in (
+        ("apply", other, edited, "--out", tmp_path / "new"),
+        ("apply", other, edited, "--lora", "--out", tmp_path / "new"),
+        ("show", edited, "--model", other),
+    ):
         code, _, err = palimpsest(*command)
         assert code == 2
         assert "made for other weights" in one_sentence(err)
@@ -167,7 +180,11 @@ def test_mistakes(palimpsest, tiny_folder, edited, tmp_path) -> None:
         (("apply", tiny_folder, tmp_path / "none", "--out", tmp_path / "x"), "There is no edit file"),
         (("apply", tiny_folder, edited, "--out", full), "is not empty"),
         (("apply", tiny_folder, edited, "--lora", "--out", full), "is not empty"),
-        (("apply", tiny_folder, edited, "--dose", "nan", "--out", tmp_path / "x"), "finite"),
+        (("apply", "smolm2", edited, "--out", full), "is not empty"),
+        (("apply", "smolm2", edited, "--lora", "--out", full), "is not empty"),
+        (("apply", "smolm2", edited, "--lora", "--out", tmp_path / "x"), "Did you mean 'smollm2'?"),
+        (("apply", tiny_folder, edited, "--dose", "nan", "--out", tmp_path / "x"), "dose of an edit must be a finite"),
+        (("apply", tiny_folder, edited, "--lora", "--dose", "nan", "--out", tmp_path / "x"), "must be a finite"),
         (("apply", tiny_folder, edited, "--dose", "1e39", "--out", tmp_path / "x"), "not finite in float32"),
         (("apply", tiny_folder, edited, "--out", full / "mine" / "below"), "cannot be written"),
         (("apply", "smolm2", edited, "--out", tmp_path / "x"), "Did you mean 'smollm2'?"),

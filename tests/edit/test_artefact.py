@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_editors import GOOD, dense, down_weight, hook, low_rank, made, rome
+from small_editors import GOOD, dense, down_weight, draw, hook, low_rank, made, rome
 
 from oracles.small import EIFFEL, FACTS, model_of
-from palimpsest.edit import Edit, Hook
+from palimpsest.edit import Dense, Edit, Hook, LowRank
 from palimpsest.errors import AnatomyError, EditError, SettingError, WeightError
-from palimpsest.model import Model, pad
+from palimpsest.model import Model, Site, pad
 
 MAKERS = pytest.mark.parametrize("make", GOOD.values(), ids=GOOD)
 
@@ -59,8 +59,9 @@ def test_dose_zero_writes_nothing_but_is_an_application(make: Callable[..., Edit
 @pytest.mark.parametrize("dose", [float("nan"), float("inf")])
 def test_a_dose_is_a_finite_number(dose: float) -> None:
     model = model_of("llama")
-    with pytest.raises(SettingError, match="finite"):
-        low_rank(model, [EIFFEL]).apply(model, dose)
+    for use in (Edit.apply, Edit.rounding):
+        with pytest.raises(SettingError, match="dose of an edit must be a finite number"):
+            use(low_rank(model, [EIFFEL]), model, dose)
     assert model.applied == []
 
 
@@ -190,6 +191,24 @@ def test_what_an_edit_says_of_itself() -> None:
     assert edit.settings["model"] == model.name
     assert set(edit.weights) == {payload.path for payload in edit.payloads}  # type: ignore[union-attr]
     assert all(len(digest) == 64 for digest in edit.weights.values())
+
+
+def test_the_fingerprint_says_where_each_change_goes() -> None:
+    a, b, c = draw(4, 1), draw(1, 4, seed=1), draw(4, seed=2)
+    one, two = LowRank("one", a, b), LowRank("two", a, 2 * b)
+    square = torch.ones(4, 4)
+    changes = [
+        (Hook(Site("resid_out", 1), a, b, c),),
+        (Hook(Site("resid_out", 2), a, b, c),),
+        (Hook(Site("mlp_out", 1), a, b, c),),
+        (one, two),
+        (replace(one, path="two"), replace(two, path="one")),
+        (Dense("one", square),),
+        (Dense("two", square),),
+    ]
+    prints = [Edit("small", payloads).fingerprint() for payloads in changes]
+    assert len(set(prints)) == len(changes)
+    assert prints == [Edit("small", payloads).fingerprint() for payloads in changes]
 
 
 def test_a_tied_weight_is_one_weight() -> None:

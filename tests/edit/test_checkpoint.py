@@ -14,7 +14,7 @@ from families import build, byte_tokenizer
 from oracles.small import EIFFEL, FACTS, smollm2
 from palimpsest.edit import Dense, Edit
 from palimpsest.edit.checkpoint import CARD, apply_to_checkpoint, read_card, undo_checkpoint
-from palimpsest.errors import EditError, OutputError, WeightError
+from palimpsest.errors import EditError, OutputError, SettingError, WeightError
 from palimpsest.model import Model, load, pad
 
 MAKERS = {"low rank": low_rank, "dense": dense}
@@ -243,6 +243,115 @@ def test_a_save_that_transformers_does_not_do_exactly_is_noticed(
         edit.apply_to_checkpoint(model, tmp_path / "out")
     assert names(tmp_path) == {"base"}
     assert model.applied == []
+
+
+REMOTE = """
+raise SystemExit("remote code was executed")
+"""
+
+
+def furnished(folder: Path) -> Path:
+    """A model's folder with what people and hubs put there, remote code and old weights among it."""
+    config = json.loads((folder / "config.json").read_text())
+    code = {"AutoConfig": "remote.Config", "AutoModelForCausalLM": "remote.Net"}
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": code}))
+    (folder / "remote.py").write_text(REMOTE)
+    (folder / "preprocessor_config.json").write_text("{}")
+    (folder / "README.md").symlink_to(folder.parent / "card.md")
+    (folder.parent / "card.md").write_text("a model")
+    (folder / "lost").symlink_to(folder / "nowhere")
+    for old in ("pytorch_model.bin", "model.gguf", ".git/pack", "original/consolidated.00.pth", "original/params.json"):
+        (folder / old).parent.mkdir(exist_ok=True)
+        (folder / old).write_text(old)
+    return folder
+
+
+def test_what_else_lies_in_a_models_folder_comes_along_and_is_not_run(tmp_path: Path) -> None:
+    base = furnished(folder_of(tmp_path))
+    bare = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    low_rank(load(base, check=False), [EIFFEL]).apply_to_checkpoint(base, base / "out")  # a folder within the folder
+    out = base / "out"
+    others = {"README.md", "remote.py", "preprocessor_config.json", "original"}
+    assert names(out) == bare | others | {CARD, "palimpsest"}
+    assert names(out / "original") == {"params.json"}
+    assert (out / "README.md").read_text() == "a model"
+    assert not (out / "README.md").is_symlink()
+    one = low_rank(load(out, check=False), [EIFFEL]).apply_to_checkpoint(out, tmp_path / "two").folder
+    assert names(one) == names(out)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_undo_leaves_the_files_of_others(tmp_path: Path) -> None:
+    base, out = folder_of(tmp_path), tmp_path / "out"
+    low_rank(load(base, check=False), [EIFFEL]).apply_to_checkpoint(base, out)
+    bare = names(base)
+    mine = {"NOTES.md": "mine", "runs/model.safetensors": "kept", "adapter/deep/x.bin": "kept", "run.sh": "#!"}
+    for name, text in mine.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(text)
+    (out / "run.sh").chmod(0o700)
+    (out / "latest").symlink_to("runs")
+    (out / "gone").symlink_to("nowhere")
+    undo_checkpoint(out, tmp_path / "back")
+    assert names(tmp_path / "back") == bare | {"NOTES.md", "runs", "adapter", "run.sh", "latest"}
+    undo_checkpoint(out)
+    assert names(out) == bare | {"NOTES.md", "runs", "adapter", "run.sh", "latest", "gone"}
+    assert {name: (out / name).read_text() for name in mine} == mine
+    assert (out / "run.sh").stat().st_mode & 0o777 == 0o700
+    assert (out / "latest").readlink() == Path("runs")
+
+
+def test_weights_in_several_files_are_written_anew(tmp_path: Path) -> None:
+    base, out = folder_of(tmp_path), tmp_path / "out"
+    model = load(base, check=False)
+    low_rank(model, [EIFFEL]).apply_to_checkpoint(base, out)
+    edited = load(out, check=False)
+    (out / "model.safetensors").unlink()
+    edited.net.save_pretrained(out, max_shard_size="40KB")
+    assert (out / "model.safetensors.index.json").is_file()
+    assert undo_checkpoint(out).fingerprint == model.fingerprint()
+    assert names(out) == names(base)
+
+
+def test_damaged_records_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    base, good = folder_of(tmp_path), tmp_path / "good"
+    edit = low_rank(load(base, check=False), [EIFFEL])
+    edit.apply_to_checkpoint(base, good)
+    originals, card = good / "palimpsest" / "1" / "original.safetensors", read_card(good)
+    whole, before = originals.read_bytes(), {path: path.read_bytes() for path in good.iterdir() if path.is_file()}
+
+    def refused(sentence: str) -> None:
+        with pytest.raises(EditError, match=sentence) as error:
+            undo_checkpoint(good, edit=edit)
+        assert "\n" not in str(error.value)
+        assert "damaged" in str(error.value)
+
+    originals.write_bytes(whole[:40])
+    refused("records of the edit")
+    save_file({next(iter(edit.weights)): torch.zeros(1)}, originals)
+    refused("has shape")
+    originals.write_bytes(whole)
+    assert {path: path.read_bytes() for path in good.iterdir() if path.is_file()} == before
+    (entry,) = card["edits"]
+    for name in entry.keys() - {"dose"}:
+        (good / CARD).write_text(json.dumps(card | {"edits": [{k: v for k, v in entry.items() if k != name}]}))
+        refused(f"its edit 1 has no {name}")
+    for broken, what in [(3, "record"), (entry | {"all_weights": {"before": "x"}}, "hashes of all_weights")]:
+        (good / CARD).write_text(json.dumps(card | {"edits": [broken]}))
+        refused(f"its edit 1 has no {what}")
+
+
+def test_what_can_be_refused_at_once_is_refused_before_the_model_is_read(tmp_path: Path) -> None:
+    edit = low_rank(load(folder_of(tmp_path), check=False), [EIFFEL])
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("mine")
+    with pytest.raises(OutputError, match="not empty"):
+        edit.apply_to_checkpoint("no such model", tmp_path / "full")
+    with pytest.raises(SettingError, match="finite number, got nan"):
+        edit.apply_to_checkpoint("no such model", tmp_path / "out", float("nan"))
+    (edit.apply_to_checkpoint(tmp_path / "base", tmp_path / "out").folder / "model.safetensors").unlink()
+    with pytest.raises(OutputError, match="not empty"):
+        undo_checkpoint(tmp_path / "out", tmp_path / "full")
 
 
 @pytest.mark.slow

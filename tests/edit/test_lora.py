@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from small_editors import dense, down_weight, draw, hook, low_rank, made, rome
 from test_artefact_doses import quantised
 from torch import Tensor
 
 from oracles.small import EIFFEL, FACTS, LAYER, model_of, smollm2
 from palimpsest.edit import Dense, Edit, LowRank
-from palimpsest.errors import EditError, OutputError, SettingError
+from palimpsest.errors import EditError, ModelError, OutputError, SettingError, WeightError
 from palimpsest.model import Model, Site, load, pad
 
 peft = pytest.importorskip("peft")
@@ -102,6 +103,46 @@ def test_the_rank_a_vllm_server_needs(rank: int, needed: int | None, tmp_path: P
     assert any("no adapter of more than rank 512" in note for note in done.notes) == (needed is None)
 
 
+def test_a_small_part_of_an_edit_is_in_the_adapter(tmp_path: Path) -> None:
+    path = "model.layers.0.mlp.down_proj.weight"
+    layouts = {path: {"dtype": "float32", "shape": [2000, 900], "order": "out in"}}
+    u, v = draw(2000, 2), draw(2, 900, seed=1)
+    u[:, 1] *= 1e-4
+    low, full = (
+        Edit("small", (payload,), layouts=layouts).to_lora(tmp_path / type(payload).__name__)
+        for payload in (LowRank(path, u, v), Dense(path, u @ v))
+    )
+    for done in (low, full):
+        assert done.rank == 2
+        tensors = load_file(done.folder / "adapter_model.safetensors")
+        a, b = (tensors[f"base_model.model.model.layers.0.mlp.down_proj.lora_{i}.weight"].double() for i in "AB")
+        second = u[:, 1:].double() @ v[1:].double()
+        lost = b @ a - u.double() @ v.double()
+        assert float(lost.norm() / second.norm()) < 0.01
+    assert "Nothing of the change was left out." in low.notes
+    (said_so,) = (note for note in full.notes if "Left out as rounding" in note)
+    assert 1e-9 < float(said_so.split(": ")[1].split(" ")[0]) < 1e-5
+
+
+def test_the_base_is_named_and_its_weights_are_checked(tmp_path: Path) -> None:
+    model = of("llama")
+    model.net.save_pretrained(tmp_path / "base")
+    model.tokenizer.save_pretrained(tmp_path / "base")
+    edit = low_rank(model, [EIFFEL])
+    done = edit.to_lora(tmp_path / "lora", model=tmp_path / "base")
+    config = json.loads((done.folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tmp_path / "base")
+    assert not any("not checked" in note for note in done.notes)
+    assert any("not checked" in note for note in edit.to_lora(tmp_path / "alone").notes)
+    with pytest.raises(WeightError, match="made for other weights"):
+        edit.to_lora(tmp_path / "other", model=model_of("llama", seed=1))
+    with pytest.raises(ModelError, match="smolm2"):
+        edit.to_lora(tmp_path / "other", model="smolm2")
+    with pytest.raises(OutputError, match="not empty"):
+        edit.to_lora(tmp_path / "lora", model="smolm2")  # said before any model is read
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_head_is_an_adapter_for_peft_and_said_not_to_be_one_for_vllm(tmp_path: Path) -> None:
     model = of("llama")
     edit = made(model, [EIFFEL], LowRank("lm_head.weight", draw(420, 1), draw(1, 32)))
@@ -118,7 +159,9 @@ def test_a_quantised_model_takes_the_adapter(tmp_path: Path) -> None:
     batch = pad([model.encode(EIFFEL.text).ids])
     keys, base = model.record(batch, [key])[key], model.record(batch, [out])[out]
     for edit in (before_it_was, low_rank(model, [EIFFEL])):
-        folder = edit.to_lora(tmp_path / edit.fingerprint()).folder
+        done = edit.to_lora(tmp_path / edit.fingerprint(), model=fresh)
+        folder = done.folder
+        assert "is quantised" in done.notes[0]
         net = peft.PeftModel.from_pretrained(fresh.net, folder)
         found = load(net, tokenizer=model.tokenizer, check=False).record(batch, [out])[out]
         net.unload()

@@ -68,10 +68,34 @@ def test_true_factors_have_the_rank_of_the_change(out: int, width: int, rank: in
     u, v = draw(out, rank, seed=seed, scale=1.0), draw(rank, width, seed=seed + 1, scale=1.0)
     repeated = LowRank("w", torch.cat([u, u], dim=1), torch.cat([v, 2 * v]))
     for payload in (repeated, Dense("w", change_of(repeated, transposed=transposed))):
-        low = true_factors(payload, transposed=transposed)
+        low, left_out = true_factors(payload, transposed=transposed)
         exact = repeated.u.double() @ repeated.v.double()
         assert low.rank == torch.linalg.matrix_rank(exact, rtol=1e-5) <= min(rank, out, width)
         torch.testing.assert_close(low.u.double() @ low.v.double(), exact, rtol=0, atol=1e-5)
+        assert left_out < 1e-6
+
+
+@pytest.mark.parametrize("small", [1e-4, 1e-9])
+def test_true_factors_keep_a_small_part_of_a_change(small: float) -> None:
+    u, v = (
+        torch.linalg.qr(draw(2000, 2).double())[0].float(),
+        torch.linalg.qr(draw(900, 2, seed=1).double())[0].T.float(),
+    )
+    payload = LowRank("w", u * torch.tensor([1.0, small]), v.contiguous())
+    low, left_out = true_factors(payload, transposed=False)
+    assert (low.rank, left_out) == (2, 0.0)
+    part = u[:, 1:].double().T @ (low.u.double() @ low.v.double()) @ v[1:].double().T  # of the second direction alone
+    assert float(part) == pytest.approx(small, rel=0.1 if small < 1e-7 else 1e-2)
+    nothing = LowRank("w", torch.cat([payload.u, -payload.u], 1), torch.cat([payload.v, payload.v]))
+    assert true_factors(nothing, transposed=False)[0].rank == 0
+
+
+@pytest.mark.parametrize(("small", "rank"), [(1e-4, 2), (3e-7, 2), (1e-9, 1)])
+def test_true_factors_of_a_dense_change_say_what_they_leave_out(small: float, rank: int) -> None:
+    u, v = torch.linalg.qr(draw(300, 2).double())[0], torch.linalg.qr(draw(40, 2, seed=1).double())[0]
+    low, left_out = true_factors(Dense("w", u * torch.tensor([1.0, small]).double() @ v.T), transposed=False)
+    assert low.rank == rank
+    assert left_out == pytest.approx(0.0 if rank == 2 else small, rel=1e-3, abs=1e-14)
 
 
 @pytest.mark.parametrize("model", [GPT2, LLAMA], ids=["gpt2", "llama"])

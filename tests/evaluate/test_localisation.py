@@ -70,6 +70,9 @@ def test_r2_is_that_of_the_textbook_regressions() -> None:
         assert found.r2[name].value == pytest.approx(value)
     for name in ("both", "interaction"):
         assert found.gains[name].value == pytest.approx(r2[name] - r2["layer"])
+    slope = LinearRegression().fit(books["both"], y.ravel()).coef_[-1]
+    assert found.slopes["both"].value == pytest.approx(slope)
+    assert set(found.slopes) == {"effect", "both"}
     n, between, rank = y.size, 1, 4
     f = (r2["both"] - r2["layer"]) / between / ((1 - r2["both"]) / (n - rank))
     assert found.tests["both"].statistic == pytest.approx(f)
@@ -100,6 +103,17 @@ def test_success_that_follows_the_tracing_effect_is_found() -> None:
     assert found.tests["both"].p < 1e-10
 
 
+def test_success_that_falls_where_tracing_points_has_the_same_r2_and_a_slope_below_zero() -> None:
+    x, noise = draw(2), 0.02 * np.random.default_rng(0).normal(size=(COUNT, len(LAYERS)))
+    rises = localisation(edits(0.05 + 0.8 * x + noise), traces(x), **QUICK)
+    falls = localisation(edits(0.85 - 0.8 * x - noise), traces(x), **QUICK)
+    assert falls.r2["effect"].value == pytest.approx(rises.r2["effect"].value)
+    for name in ("effect", "both"):
+        assert falls.slopes[name].value == pytest.approx(-rises.slopes[name].value)
+        assert falls.slopes[name].high < -0.7
+        assert falls.slopes[name].clusters == 4
+
+
 def test_what_tracing_and_editing_share_by_layer_alone_is_no_match_of_facts() -> None:
     profile = np.array([0.2, 0.5, 0.8])  # both rise with the layer, in every fact alike
     noise = np.random.default_rng(0).normal(scale=0.03, size=(2, COUNT, 3))
@@ -127,6 +141,7 @@ def test_facts_that_cannot_be_in_it_are_named() -> None:
     y[2, 1] = np.nan
     maps[0]["known"] = False
     maps[1]["withheld"] = "the total effect 0.0010 is below 0.01"
+    maps.insert(0, {**maps[0], "fact": replace(EIFFEL, id="traced, never edited").to_json()})
     found = localisation(edits(y), maps[:-1], **QUICK)
     assert found.left_out == {
         "fact 0": "the model does not know it",
@@ -136,12 +151,13 @@ def test_facts_that_cannot_be_in_it_are_named() -> None:
     }
     assert found.facts == tuple(f"fact {i}" for i in range(3, 15))
     with pytest.raises(InputError, match="needs three .* got 2"):
-        localisation(edits(y), maps[3:5], **QUICK)
+        localisation(edits(y), maps[4:6], **QUICK)
 
 
 def test_success_that_never_varies_has_no_r2_and_says_so() -> None:
     found = localisation(edits(draw(0)), traces(draw(1)), metric="es", **QUICK)
     assert not found.r2["layer"].is_known
+    assert not found.slopes["effect"].is_known
     assert math.isnan(found.chance["effect"].p)
     assert found.table()[0]["R2"] == "unknown"
 
@@ -155,7 +171,10 @@ def test_it_is_saved_and_told(tmp_path: Path) -> None:
     assert "does not tell where to edit" in stored["reads"]
     rows = {row["model"]: row for row in found.table()}
     assert set(rows) == {"layer", "effect", "both", "interaction", "both - layer", "interaction - layer"}
-    assert rows["layer"]["p"] == ""
+    assert rows["layer"]["p"] == rows["layer"]["slope"] == rows["both - layer"]["slope"] == ""
+    assert rows["both"]["slope"] == str(found.slopes["both"]).split(" (")[0]
+    assert stored["slopes"]["both"] == found.slopes["both"].to_json()
+    assert "over all relations" in stored["shuffled"]
     assert rows["both - layer"]["p"] == f"{found.chance['both'].p:.3f}"
 
 

@@ -7,7 +7,7 @@ from sklearn.linear_model import LinearRegression
 
 from palimpsest.errors import InputError, SettingError
 from palimpsest.statistics.hierarchy import arrange
-from palimpsest.statistics.regression import f_test, factor, fit_models, least_squares, r2_intervals
+from palimpsest.statistics.regression import f_test, factor, fit_models, least_squares, r2_intervals, slope_intervals
 
 LAYERS, FACTS = 4, 12
 MODELS = {"layer": ("layer",), "effect": ("effect",), "both": ("layer", "effect")}
@@ -90,6 +90,46 @@ def test_intervals_are_those_of_resamples_built_row_by_row(seed: int) -> None:
     assert (found.n, found.clusters) == (FACTS * LAYERS, 3)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_slopes_and_their_intervals_are_those_of_resamples_built_row_by_row(seed: int) -> None:
+    blocks, y, clusters = data(seed)
+    blocks = blocks | {"effect": 5 - 7 * blocks["effect"]}  # another unit and sign, so that a scale left out would show
+    slopes = slope_intervals(blocks, y, MODELS, clusters, block="effect", resamples=60, seed=seed)
+    assert set(slopes) == {"effect", "both"}
+    table = np.column_stack([blocks["layer"], blocks["effect"], y])
+    centre, spread = table.mean(0), table.std(0)
+    for name, columns in {"effect": [3], "both": [0, 1, 2, 3]}.items():
+        book = LinearRegression().fit(table[:, columns], y).coef_[-1]
+        drawn = [
+            LinearRegression().fit((rows * spread)[:, columns], (rows * spread)[:, -1]).coef_[-1]
+            for rows in arrange((table - centre) / spread, clusters).resampled_rows(60, seed)
+        ]
+        found = slopes[name]
+        assert found.value == pytest.approx(book)
+        assert found.low == pytest.approx(min(min(drawn), book), abs=1e-9)
+        assert found.high == pytest.approx(max(max(drawn), book), abs=1e-9)
+        assert f"slope of effect in the model {name}" in found.method
+
+
+def test_there_is_no_slope_where_nothing_varies() -> None:
+    blocks, y, clusters = data(0)
+    still = {"effect": np.full_like(blocks["effect"], 0.1)}
+    assert not slope_intervals(blocks, 0 * y, MODELS, clusters, block="effect", resamples=50)["both"].is_known
+    only = {"effect": ("effect",)}
+    assert not slope_intervals(still, y, only, clusters, block="effect", resamples=50)["effect"].is_known
+
+
+def test_an_interval_that_was_widened_says_so() -> None:
+    draw = np.random.default_rng(0)
+    blocks, y = {"noise": draw.normal(size=(20, 10)), "one": draw.normal(size=(20, 1))}, draw.normal(size=20)
+    models = {"noise": ("noise",), "one": ("one",)}  # twelve rows of twenty are fitted far better by ten columns
+    found, _ = r2_intervals(blocks, y, models, None, resamples=100)
+    assert found["noise"].low == found["noise"].value
+    assert "widened to hold the estimate" in found["noise"].method
+    assert found["one"].low < found["one"].value < found["one"].high
+    assert "widened" not in found["one"].method
+
+
 def test_the_order_of_records_does_not_matter() -> None:
     blocks, y, clusters = data(3)
     order = np.random.default_rng(0).permutation(len(y))
@@ -131,3 +171,5 @@ def test_mistakes_are_named() -> None:
         fit_models(blocks, y, {"effect": ("efect",)})
     with pytest.raises(SettingError, match="resamples must be at least"):
         r2_intervals(blocks, y, MODELS, clusters, resamples=10)
+    with pytest.raises(SettingError, match="one column, and the block 'layer' has 3"):
+        slope_intervals(blocks, y, MODELS, clusters, block="layer")

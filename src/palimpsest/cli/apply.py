@@ -20,7 +20,8 @@ from palimpsest.cli.common import json_option, model_argument, required_out, sho
 def command(model: str, edit: str, out: str, dose: float, lora: bool, as_json: bool) -> None:
     """Write MODEL with EDIT in its weights as the folder DIR, which plain transformers loads.
 
-    EDIT is a file or a folder that holds edit.safetensors. `palimpsest undo DIR` takes it back, bit for bit.
+    EDIT is a file or a folder that holds edit.safetensors; it must be made for the weights of MODEL. `palimpsest undo DIR`
+    takes it back, bit for bit.
     """
     from palimpsest.edit import Edit
 
@@ -55,18 +56,11 @@ def _checkpoint(made: Any, model: str, out: str, dose: float, as_json: bool) -> 
 
 
 def _adapter(made: Any, model: str, out: str, dose: float, as_json: bool) -> None:
-    from palimpsest.model import load
-
-    said = made.layouts or not made.payloads  # files of the first version do not say how weights are stored
-    done = made.to_lora(out, dose=dose, model=None if said else load(model, check=False))
-    base = str(made.settings.get("model", "unknown"))
-    notes = list(done.notes)
-    if base != model:
-        notes.append(f"The edit was made for {base}; that {model} has the same base weights was not checked.")
+    done = made.to_lora(out, dose=dose, model=model)
     data = {"folder": str(done.folder), "rank": done.rank, "ranks": done.ranks, "vllm_rank": done.vllm_rank}
 
     def text() -> str:
         rows = [{"module": module, "rank": rank} for module, rank in done.ranks.items()]
-        return f"{table(rows)}\n\n{made!r} is an adapter in {done.folder}.\n" + "\n".join(notes)
+        return f"{table(rows)}\n\n{made!r} is an adapter in {done.folder}.\n" + "\n".join(done.notes)
 
-    show(as_json, {**data, "notes": notes}, text)
+    show(as_json, {**data, "notes": done.notes}, text)

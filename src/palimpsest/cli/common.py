@@ -25,22 +25,24 @@ text_option = click.option(
 )
 
 
-def _layer_list(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+def layer_list(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Layers as they are written on the command line: 9, or 5,6,7, or 5-9, or 0-29:3 for every third of them."""
     if value is None:
         return None
     try:
         layers: list[int] = []
         for part in value.split(","):
-            first, _dash, last = part.partition("-")
-            layers += range(int(first), int(last or first) + 1)
+            ends, _colon, step = part.partition(":")
+            first, _dash, last = ends.partition("-")
+            layers += range(int(first), int(last or first) + 1, int(step or 1))
         if not layers:
             raise ValueError
         return tuple(layers)
     except ValueError:
-        raise click.BadParameter(f"write layers as 9 or 5,6,7 or 5-9, got {value!r}") from None
+        raise click.BadParameter(f"write layers as 9 or 5,6,7 or 5-9 or 0-29:3, got {value!r}") from None
 
 
-layers_option = click.option("--layers", callback=_layer_list, help="Layers, counted from 0: 9, or 5,6,7, or 5-9.")
+layers_option = click.option("--layers", callback=layer_list, help="Layers, counted from 0: 9, or 5,6,7, or 5-9, or 0-29:3.")
 
 
 def _settings(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:

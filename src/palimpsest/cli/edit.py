@@ -62,7 +62,8 @@ def command(
     """
     file = read(facts, limit)
     from palimpsest.edit import editor
-    from palimpsest.edit.defaults import defaults
+    from palimpsest.edit.closed_form import ClosedForm
+    from palimpsest.edit.defaults import RULE
     from palimpsest.edit.moments import load_moments
     from palimpsest.model import load
     from palimpsest.runs import check_writable
@@ -72,10 +73,13 @@ def command(
     measured = load_moments(Path(moments)) if moments else None
     loaded = load(model)
     chosen = given(preset=preset, seed=seed, text=plain, moments=measured) | settings
-    if layers is None and "layers" not in settings and not (usual := defaults(loaded, method)).known:
-        click.echo(f"palimpsest: {usual}", err=True)
     values = folder / ".palimpsest-values"
-    made = editor(loaded, method, layers=layers, resume=values, progress=progress_bar(), **chosen).edit(file.facts)
+    prepared = editor(loaded, method, layers=layers, resume=values, progress=progress_bar(), **chosen)
+    if str(prepared.card.get("layers_from", "")).startswith(RULE):
+        click.echo(f"palimpsest: layers {prepared.card['layers']} are by {RULE}", err=True)
+    for group in prepared.shared_keys(file.facts) if isinstance(prepared, ClosedForm) else []:
+        click.echo(f"palimpsest: {' and '.join(group)} share a key, so one value is sought for them together", err=True)
+    made = prepared.edit(file.facts)
     path = folder / "edit.safetensors"
     made.save(path)
     shutil.rmtree(values, ignore_errors=True)
@@ -86,21 +90,17 @@ def command(
         if loss.dtype in ("bfloat16", "float16")
     ]
     data = {"file": str(path), "notes": notes, "shared_keys": made.notes.get("shared_keys", []), "rounding": rounding}
-    show(as_json, data, lambda: "\n\n".join([*_text(notes, data, rounding), f"{made!r} is in {path}."]))
+    show(as_json, data, lambda: "\n\n".join([*_text(notes, rounding), f"{made!r} is in {path}."]))
     exit_code(file)
 
 
-def _text(
-    notes: Sequence[Mapping[str, Any]], data: Mapping[str, Any], rounding: Sequence[Mapping[str, Any]]
-) -> list[str]:
+def _text(notes: Sequence[Mapping[str, Any]], rounding: Sequence[Mapping[str, Any]]) -> list[str]:
     parts = [table(notes[:SHOWN])] if notes else []
     if len(notes) > SHOWN:
         parts.append(f"... and {len(notes) - SHOWN} more (all are in the file's notes).")
     if no_ops := [str(note["fact"]) for note in notes if note.get("no_op")]:
         named = ", ".join(no_ops[:SHOWN])
         parts.append(f"{len(no_ops)} facts the model answers so already; nothing is written for them: {named}.")
-    for group in data["shared_keys"][:SHOWN]:
-        parts.append(f"{', '.join(group)} share a key and were given one value.")
     if rounding:
         parts.append(table(rounding))
     return parts

@@ -11,6 +11,7 @@ from palimpsest.cli.common import (
     facts_argument,
     given,
     json_option,
+    layer_list,
     limit_option,
     model_argument,
     preset_option,
@@ -28,30 +29,13 @@ from palimpsest.errors import SettingError
 Given = Mapping[str, Any]
 
 
-def _layer_list(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Layers as everywhere, and "0-29:3" for every third of them."""
-    if value is None:
-        return None
-    try:
-        layers: list[int] = []
-        for part in value.split(","):
-            ends, _colon, step = part.partition(":")
-            first, _dash, last = ends.partition("-")
-            layers += range(int(first), int(last or first) + 1, int(step or 1))
-        if not layers:
-            raise ValueError
-        return tuple(layers)
-    except ValueError:
-        raise click.BadParameter(f"write layers as 9 or 5,6,7 or 5-9 or 0-29:3, got {value!r}") from None
-
-
 @click.command("sweep")
 @model_argument
 @facts_argument
 @required_out
 @click.option("--method", default="rome", show_default=True, help="Edits each fact by itself, at one layer at a time.")
-@click.option("--layers", callback=_layer_list, help="9, or 5,6,7, or 5-9, or 0-29:3; ten over the depth by default.")
-@click.option("--tokens", help="Of subject_first, subject_middle, subject_last and last, with commas; all by default.")
+@click.option("--layers", callback=layer_list, help="9, or 5,6,7, or 5-9, or 0-29:3; ten over the depth by default.")
+@click.option("--tokens", help="Of subject_first, subject_middle, subject_last and last, with commas; by default all that the method has.")
 @click.option(
     "--only",
     "gate",
@@ -92,7 +76,7 @@ def command(
     """Edit each of FACTS by itself at every layer and token, measure, undo; propose a layer. Resumes an interrupted sweep."""
     file = read(facts, limit if gate == "all" else None)
     from palimpsest.edit.defaults import defaults
-    from palimpsest.evaluate.sweep import ROLES, sweep
+    from palimpsest.evaluate.sweep import sweep
     from palimpsest.evaluate.sweep_result import CELL_METRICS
     from palimpsest.locate import passing
     from palimpsest.model import load
@@ -106,7 +90,7 @@ def command(
     loaded, bar = load(model), progress_bar()
     chosen = passing(loaded, file.facts, gate, limit=limit, progress=bar)
     plain = read_text(text) if text else None
-    roles = tuple(tokens.split(",")) if tokens else ROLES
+    roles = tuple(role.strip() for role in tokens.split(",")) if tokens else None
     settings = given(preset=preset, seed=seed, text=plain, steps=steps)
     found = sweep(
         loaded,
@@ -121,7 +105,7 @@ def command(
     )
     for item, reason in found.failed.items():
         click.echo(f"palimpsest: {item}: {reason}", err=True)
-    failed = len({item.rsplit(": ", 1)[-1] for item in found.failed})
+    failed = len(found.failed_facts)
     if shard:
         done = {"shard": shard, "items": len(found.records)}
         show(as_json, done, lambda: f"Shard {shard} is done: {len(found.records)} items. Run without --shard to merge.")

@@ -6,14 +6,16 @@ from palimpsest.cli.common import json_option, show, table
 
 
 @click.command("undo")
-@click.argument("folder")
+@click.argument("folder", metavar="DIR")
 @click.option(
-    "--out", type=click.Path(file_okay=True), help="Folder for the restored checkpoint; in place of DIR when left out."
+    "--out",
+    type=click.Path(file_okay=True),
+    help="Folder for the restored checkpoint; it takes the place of DIR when left out.",
 )
 @click.option("--edit", help="The edit that must be the last one (a file, or a folder that holds it).")
 @json_option
 def command(folder: str, out: str | None, edit: str | None, as_json: bool) -> None:
-    """Take the last edit of the checkpoint FOLDER back, and prove by hash that every weight is what it was."""
+    """Take the last edit of the checkpoint DIR back, and prove by hash that every weight is what it was."""
     from palimpsest.edit import Edit
     from palimpsest.edit.checkpoint import undo_checkpoint
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from palimpsest.edit.payload import Hook, Payload, module_of, refuse_quantised
+from palimpsest.edit.payload import Hook, Payload, described, module_of, refuse_quantised
 from palimpsest.edit.rounding import Rounding, rounding_of
 from palimpsest.edit.sums import compact, plus_hooks
 from palimpsest.edit.sums import total as total
@@ -100,10 +100,11 @@ class Edit:
         return float(sum(payload.norm**2 for payload in self.payloads) ** 0.5)
 
     def fingerprint(self) -> str:
-        """SHA-256 over facts, payloads and the hashes of the weights it was made for."""
+        """SHA-256 over facts, payloads (kind, place and numbers) and the hashes of the weights it was made for."""
         digest = hashlib.sha256(json.dumps([fact.to_json() for fact in self.facts], sort_keys=True).encode())
         digest.update(json.dumps(dict(self.weights), sort_keys=True).encode())
         for payload in self.payloads:
+            digest.update(json.dumps(described(payload), sort_keys=True).encode())
             for name, tensor in sorted(payload.tensors().items()):
                 digest.update(f"{name}{hash_tensor(tensor)}".encode())
         return digest.hexdigest()
@@ -152,6 +153,7 @@ class Edit:
 
     def rounding(self, model: Model, dose: float = 1.0) -> dict[str, Rounding]:
         """What the type of each weight would cost at `dose`: see `palimpsest.edit.rounding`."""
+        check_dose(dose)
         self._check_can_write(model)
         return rounding_of(self.payloads, model, dose)
 
@@ -180,8 +182,7 @@ class Edit:
             EditError: it is applied already, a weight is quantised, or a number would not be finite.
             SettingError: the dose is not a finite number.
         """
-        if not math.isfinite(dose):
-            raise SettingError(f"The dose of an edit must be a finite number, got {dose}; 1 is the whole edit.")
+        check_dose(dose)
         if any(entry.edit is self for entry in model.applied):
             raise EditError(f"{self!r} is applied already; undo it first.")
         self._check_can_write(model)
@@ -233,7 +234,9 @@ class Edit:
 
         save_edit(self, path)
 
-    def to_lora(self, folder: str | PathLike[str], *, dose: float = 1.0, model: Model | None = None) -> "Adapter":
+    def to_lora(
+        self, folder: str | PathLike[str], *, dose: float = 1.0, model: str | PathLike[str] | Model | None = None
+    ) -> "Adapter":
         """Write a LoRA adapter that PEFT loads: see `palimpsest.edit.lora`."""
         from palimpsest.edit.lora import write_adapter
 
@@ -259,6 +262,12 @@ class Edit:
         from palimpsest.edit.file import load_edit
 
         return load_edit(path)
+
+
+def check_dose(dose: float) -> None:
+    """Raise `SettingError` unless `dose` is a finite number."""
+    if not math.isfinite(dose):
+        raise SettingError(f"The dose of an edit must be a finite number, got {dose}; 1 is the whole edit.")
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
     OUT/
       config.json, model.safetensors, tokenizer.json, ...    as save_pretrained writes them: nothing here is palimpsest's own
+      README.md, preprocessor_config.json, ...               copied: whatever else lay in the folder of the model
       palimpsest-edit.json           what was written: per edit its dose and, per weight, the hash before and after
       palimpsest/1/edit.safetensors          the edit
       palimpsest/1/original.safetensors      the values its weights had, because subtracting does not bring them back
@@ -22,19 +23,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from palimpsest.edit.artefact import Edit
-from palimpsest.edit.folder import put_back, whole_folder
+from palimpsest.edit.artefact import Edit, check_dose
+from palimpsest.edit.folder import carry_over, put_back, refuse_full, whole_folder
 from palimpsest.edit.payload import Hook, in_plain_layout
 from palimpsest.edit.rounding import Rounding
 from palimpsest.errors import EditError, OutputError, WeightError
 from palimpsest.model import Model, load
+from palimpsest.model.load import SHIPPED
 from palimpsest.model.model import hash_tensor
 from palimpsest.model.quiet import quiet
 
 CARD = "palimpsest-edit.json"
 FORMAT = "palimpsest-checkpoint/1"
+RECORDS = (CARD, "palimpsest")
+# what `_save_model` writes anew; everything else in an edited checkpoint is its owner's
+WRITTEN = (*RECORDS, "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
+# weights in any format, which are not the edited ones, and where Git and the Hub's downloads keep theirs
+FORMATS = ("safetensors", "bin", "index.json", "pt", "pth", "ckpt", "h5", "msgpack", "ot", "gguf", "onnx")
+WEIGHTS = (".git", ".cache", *(f"*.{ending}" for ending in FORMATS))
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,8 @@ def apply_to_checkpoint(
     Args:
         edit: made for the weights of `source`; of weights only.
         source: what `palimpsest.load` takes, an edited checkpoint among it, or a loaded model, which is left as it is. A
-            folder or name is read in the type the edit was made for.
+            folder or name is read in the type the edit was made for. What else lies in its folder is copied, other
+            formats of its weights excepted.
         out: must not hold files.
         dose: as in `Edit.apply`.
 
@@ -72,7 +83,10 @@ def apply_to_checkpoint(
         EditError: the edit has a hook, or cannot be written (quantised weights, numbers that are not finite).
         WeightError: the weights are not those the edit was made for.
         OutputError: the folder cannot be written.
+        SettingError: the dose is not a finite number.
     """
+    check_dose(dose)
+    refuse_full(Path(out))
     for payload in edit.payloads:
         if isinstance(payload, Hook):
             raise EditError(
@@ -87,7 +101,8 @@ def apply_to_checkpoint(
         )
     rounding = edit.rounding(model, dose)
     before = model.fingerprint()
-    earlier = Path(model.name) if (Path(model.name) / CARD).is_file() else None
+    origin = _folder_of(model)
+    earlier = origin if origin and (origin / CARD).is_file() else None
     entries = read_card(earlier)["edits"] if earlier else []
     dtype = str(model.net.dtype).removeprefix("torch.")
     if entries and entries[-1]["dtype"] != dtype:
@@ -124,6 +139,9 @@ def apply_to_checkpoint(
             place.mkdir(parents=True)
             edit.save(place / "edit.safetensors")
             save_file({path: in_plain_layout(t).cpu() for path, t in originals.items()}, place / "original.safetensors")
+            if origin:
+                names = (*RECORDS, *TOKENIZER, *getattr(model.tokenizer, "vocab_files_names", {}).values())
+                carry_over(origin, scratch, without=names, below=WEIGHTS)
             found = _read_back(scratch, model, after)
     return Checkpoint(Path(out), len(entries), weights, found, rounding)
 
@@ -135,7 +153,8 @@ def undo_checkpoint(
 
     Args:
         folder: that `apply_to_checkpoint` wrote.
-        out: where the restored checkpoint goes; in the place of `folder` when None.
+        out: where the restored checkpoint goes; in the place of `folder` when None. Files that are neither weights nor
+            records come along.
         edit: the edit to undo; refused unless it is the last one. Whichever is last when None.
 
     Raises:
@@ -143,8 +162,10 @@ def undo_checkpoint(
         WeightError: its weights are not those the edit left.
         OutputError: the result cannot be written.
     """
-    put_back(Path(folder))
     folder = Path(folder)
+    put_back(folder)
+    if out is not None:
+        refuse_full(Path(out))
     entries = read_card(folder)["edits"]
     if not entries:
         raise EditError(f"{folder} has no edit left to undo.")
@@ -162,17 +183,21 @@ def undo_checkpoint(
         originals = load_file(place / "original.safetensors")
         with torch.no_grad():
             for path, original in originals.items():
-                model.parameter(path).copy_(original)
+                weight = model.parameter(path)
+                if weight.shape != original.shape:
+                    raise ValueError(f"{path} has shape {tuple(weight.shape)}, its original {tuple(original.shape)}")
+                weight.copy_(original)
         for path, expected in made.weights.items():
             _require_same(path, hash_tensor(model.parameter(path)), expected, place)
             _require_same(path, entry["weights"][path]["before"], expected, folder / CARD)
         _require_same("all weights", model.fingerprint(), restored, place)
-    except (KeyError, TypeError, OSError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, OSError, ValueError) as error:
         if isinstance(error, OutputError):
             raise
         raise EditError(f"The records of the edit in {folder} are damaged ({error}); nothing was changed.") from None
     with whole_folder(Path(out or folder), replace=out is None) as scratch:
         _save_model(model, scratch, folder, entries[:-1])
+        carry_over(folder, scratch, without=WRITTEN, links=out is None)
         found = _read_back(scratch, model, restored)
     weights = {path: {"before": h["after"], "after": h["before"]} for path, h in entry["weights"].items()}
     return Checkpoint(Path(out or folder), len(entries) - 1, weights, found, {})
@@ -192,7 +217,30 @@ def read_card(folder: Path) -> dict[str, Any]:
         raise EditError(
             f"{path} is not the record of an edited checkpoint: its format is {found!r}, expected {FORMAT!r}."
         )
+    for i, entry in enumerate(card["edits"], 1):
+        if (lacking := _lacking(entry)) is not None:
+            raise EditError(f"{path} is damaged (its edit {i} has no {lacking}); restore it from a copy of the folder.")
     return card
+
+
+def _lacking(entry: Any) -> str | None:
+    """What the record of one edit should say and does not."""
+    if not isinstance(entry, dict):
+        return "record"
+    for name, kind in {
+        "edit": str,
+        "method": str,
+        "facts": int,
+        "dtype": str,
+        "weights": dict,
+        "all_weights": dict,
+    }.items():
+        if not isinstance(entry.get(name), kind):
+            return name
+    for name, hashes in [("all_weights", entry["all_weights"]), *entry["weights"].items()]:
+        if not isinstance(hashes, dict) or not all(isinstance(hashes.get(when), str) for when in ("before", "after")):
+            return f"hashes of {name}"
+    return None
 
 
 def _check_last(entries: list[dict[str, Any]], edit: Edit) -> None:
@@ -237,6 +285,12 @@ def _read_back(scratch: Path, model: Model, expected: str) -> str:
             f"transformers does not save {type(model.net).__name__} exactly, or the disk is failing."
         )
     return found
+
+
+def _folder_of(model: Model) -> Path | None:
+    """The folder here that `model` was read from; None for a name, a model from the Hub, or one made in memory."""
+    place = Path(model.name)
+    return place if model.name not in SHIPPED and place.is_dir() else None
 
 
 def _place(folder: Path, i: int) -> Path:

@@ -159,7 +159,8 @@ class ClosedForm(ABC):
 
     def _usual(self, preset: str) -> Default:
         """The table's row for this method and model, or the preset's own where it has one."""
-        return defaults(self.model, preset if preset in TABLED_PRESETS else self.name)
+        own = defaults(self.model, preset) if preset in TABLED_PRESETS else None
+        return own if own is not None and own.known else defaults(self.model, self.name)
 
     @property
     def site(self) -> Site:
@@ -201,6 +202,22 @@ class ClosedForm(ABC):
                     self.progress(len(notes["facts"]), len(facts), batch[-1].id)
             updates = written.updates
         return Edit.made_for(self.model, self.name, tuple(updates), facts, self.card, notes)
+
+    def shared_keys(self, facts: Sequence[Fact]) -> list[list[str]]:
+        """Ids of facts that share a key within a batch, which no weight can map to two values; nothing is computed.
+
+        Raises:
+            EditError, FactError: as `edit` does before it computes anything.
+        """
+        facts = checked(facts)
+        size = self.settings.batch or len(facts)
+        batches = [facts[i : i + size] for i in range(0, len(facts), size)]
+        return [
+            [batch[i].id for i in group]
+            for batch in batches
+            for group in same_keys(self.model, batch, self.settings.token)
+            if len(group) > 1
+        ]
 
     def edit_each(self, facts: Sequence[Fact]) -> list[Edit]:
         """An edit for every fact by itself, each on the unedited model; all values are searched together."""
@@ -266,13 +283,14 @@ class ClosedForm(ABC):
             update = self._update(
                 walk, layer, missing / (left if self.settings.spread == "even" else left**0.5), memory
             )
-            written.add(LowRank(self.paths[layer], update.u.cpu(), update.v.cpu()))
+            payload = LowRank(self.paths[layer], update.u.cpu(), update.v.cpu())
+            written.add(payload)
             notes["layers"].append(
                 {
                     "layer": layer,
                     "facts": len(facts),
                     "missing": float(missing.norm(dim=1).mean()),
-                    "change": update_norm(update),
+                    "change": payload.norm,
                 }
             )
         self._note(facts, groups, found, states, update, notes)
@@ -388,12 +406,6 @@ class ClosedForm(ABC):
             if len(group) > 1:
                 notes["shared_keys"].append([facts[i].id for i in group])
         notes["facts"] += [rows[i] for i in range(len(facts))]
-
-
-def update_norm(update: Update) -> float:
-    """Frobenius norm of U V without forming it."""
-    u, v = update.u.double(), update.v.double()
-    return float(((u.T @ u) * (v @ v.T)).sum().clamp(min=0).sqrt())
 
 
 class _Written:

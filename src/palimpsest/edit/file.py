@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from palimpsest.edit.artefact import Edit
-from palimpsest.edit.payload import Dense, Hook, LowRank, Payload, in_plain_layout
+from palimpsest.edit.payload import Dense, Hook, LowRank, Payload, described, in_plain_layout
 from palimpsest.errors import EditError
 from palimpsest.facts import Fact
 from palimpsest.model import Site
@@ -46,7 +46,7 @@ def save_edit(edit: Edit, path: str | PathLike[str]) -> None:
         "method": edit.method,
         "settings": dict(edit.settings),
         "facts": [fact.to_json() for fact in edit.facts],
-        "payloads": [_describe(payload) for payload in edit.payloads],
+        "payloads": [described(payload) for payload in edit.payloads],
         "weights": dict(edit.weights),
         "notes": dict(edit.notes),
         "versions": dict(edit.versions),
@@ -86,12 +86,6 @@ def edit_file(path: str | PathLike[str]) -> Path:
     stacked = [entry for entry in (path / "palimpsest").glob("*/edit.safetensors") if entry.parent.name.isdecimal()]
     newest = max(stacked, key=lambda entry: int(entry.parent.name), default=None)
     return path / "edit.safetensors" if newest is None else newest
-
-
-def _describe(payload: Payload) -> dict[str, Any]:
-    if isinstance(payload, Hook):
-        return {"kind": "hook", "site": [payload.site.kind, payload.site.layer]}
-    return {"kind": "low rank" if isinstance(payload, LowRank) else "dense", "path": payload.path}
 
 
 def _restore(i: int, entry: dict[str, Any], file: Any, path: str | PathLike[str]) -> Payload:

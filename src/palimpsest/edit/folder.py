@@ -7,14 +7,17 @@ A kill leaves at most a hidden folder `.*.tmp.NAME` beside the place, which a la
 
 Replacing a folder that is there takes two renames (out of the way, then into place). A kill between them leaves the old
 folder, whole, as `.*.old.NAME`; `put_back` gives it its name again, and the same command then starts over.
+
+`carry_over` copies what else lies in an older folder into the new one, so that nobody's notes are lost by a replacement.
 """
 
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -39,8 +42,8 @@ def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     scratch = final.with_name(f".{uuid.uuid4().hex}.tmp.{final.name}")
     try:
         try:
-            if not replace and final.exists() and not (final.is_dir() and not any(final.iterdir())):
-                raise OutputError(f"{path} is there already and is not empty; choose another --out or remove it.")
+            if not replace:
+                refuse_full(path)
             final.parent.mkdir(parents=True, exist_ok=True)
             _remove_old_scratch(final)
             scratch.mkdir()
@@ -56,6 +59,44 @@ def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
             raise OutputError(f"{path} cannot be written: {error}; free some space there or choose another.") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def refuse_full(path: str | Path) -> None:
+    """Raise `OutputError` when something stands at `path` that is not an empty folder: to be asked before long work."""
+    final = Path(os.path.realpath(path))
+    try:
+        full = final.exists() and not (final.is_dir() and not any(final.iterdir()))
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    if full:
+        raise OutputError(f"{path} is there already and is not empty; choose another --out or remove it.")
+
+
+def carry_over(
+    source: Path, scratch: Path, *, without: Collection[str], below: Collection[str] = (), links: bool = False
+) -> None:
+    """Copy what lies in `source` and not in `scratch` yet, permissions and all; nothing of it is read or run.
+
+    Args:
+        source: a folder, which stays as it is; `scratch` may lie in it.
+        scratch: where the copies go.
+        without: patterns of names that are left out.
+        below: patterns of names that are left out in folders of `source` too, however deep.
+        links: copy a symbolic link as one, which leads elsewhere from another place, and not what it leads to.
+    """
+
+    def left_out(_: str, names: list[str]) -> set[str]:
+        return {name for name in names if name == scratch.name or any(fnmatch(name, pattern) for pattern in below)}
+
+    for entry in sorted(source.iterdir()):
+        copy = scratch / entry.name
+        unwanted = left_out("", [entry.name]) or any(fnmatch(entry.name, pattern) for pattern in without)
+        if unwanted or os.path.lexists(copy):
+            continue
+        if entry.is_dir() and not (links and entry.is_symlink()):
+            shutil.copytree(entry, copy, symlinks=links, ignore=left_out, ignore_dangling_symlinks=True)
+        elif links or entry.exists():  # not a link that leads nowhere
+            shutil.copy2(entry, copy, follow_symlinks=not links)
 
 
 def put_back(path: Path) -> None:
@@ -91,15 +132,15 @@ def _remove_old_scratch(final: Path) -> None:
 
 
 def _open_to_readers(folder: Path) -> None:
-    """Give files the permissions of any new file: safetensors makes its own readable to their owner alone."""
+    """Give weights the permissions of any new file: safetensors makes its own readable to their owner alone."""
     usual = folder.stat().st_mode & 0o666
-    for entry in folder.rglob("*"):
-        if entry.is_file():
+    for entry in folder.rglob("*.safetensors"):
+        if entry.is_file() and not entry.is_symlink():
             entry.chmod(usual)
 
 
 def _force_to_disk(folder: Path) -> None:
-    for entry in [*folder.rglob("*"), folder]:
+    for entry in [*(entry for entry in folder.rglob("*") if not entry.is_symlink()), folder]:
         with suppress(PermissionError):  # some systems cannot open folders
             _sync(entry)
 

@@ -10,6 +10,7 @@ No payload ever writes a number that is not finite, or into a weight that is sto
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -197,3 +198,10 @@ class Hook:
 
 
 Payload = LowRank | Dense | Hook
+
+
+def described(payload: Payload) -> dict[str, Any]:
+    """Its kind and its place, as the edit file says them and `Edit.fingerprint` hashes them."""
+    if isinstance(payload, Hook):
+        return {"kind": "hook", "site": [payload.site.kind, payload.site.layer]}
+    return {"kind": "low rank" if isinstance(payload, LowRank) else "dense", "path": payload.path}

@@ -38,11 +38,23 @@ def resolve(title: str, presets: Mapping[str, Settings], preset: str, given: Map
     for name in given:
         if name not in names:
             raise SettingError(f"{title} has no setting {name!r}.{did_you_mean(name, sorted(names))}")
+    held = {name: getattr(nested[inner[name]] if name in inner else settings, name) for name in given}
+    given = {name: _as_held(title, name, value, held[name]) for name, value in given.items()}
     parts = {
         name: replace(part, **{key: value for key, value in given.items() if inner.get(key) == name})
         for name, part in nested.items()
     }
     return replace(settings, **parts, **{key: value for key, value in given.items() if key in own})
+
+
+def _as_held(title: str, name: str, value: Any, held: Any) -> Any:
+    """`value` in the kind of the one it replaces: a whole number where a number is held becomes one, other kinds are refused."""
+    if isinstance(held, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+    if type(held) in kinds and type(value) is not type(held) and value is not None:
+        raise SettingError(f"{title}'s {name} must be {kinds[type(held)]}, got {value!r}.")
+    return value
 
 
 def one_of(title: str, name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -4,7 +4,10 @@
     (W + U V) + D        =  W + (U V + D)               a dense change makes the sum dense
 
 A change of rank r holds r (out + in) numbers as factors and out x in as it is; `compact` keeps whichever is fewer, so that
-no file is larger than the dense change. `true_factors` gives the fewest factors that are the same change, for an adapter.
+no file is larger than the dense change. `true_factors` gives the fewest factors that are the same change, for an adapter:
+
+    U V   rank as float64 tells it: a small part of a change is a part of it, and is kept
+    D     singular values above eps(float32) of the largest; below it lies what rounding put into D's own entries
 """
 
 from collections.abc import Collection, Sequence
@@ -95,23 +98,28 @@ def plus_hooks(one: Hook, other: Hook) -> Hook:
     return Hook(one.site, one.a, one.b, one.c + other.c)
 
 
-def true_factors(payload: LowRank | Dense, *, transposed: bool) -> LowRank:
-    """The same change with as few columns as its numerical rank, by an SVD in float64.
+def true_factors(payload: LowRank | Dense, *, transposed: bool) -> tuple[LowRank, float]:
+    """The same change with as few columns as its numerical rank, and the relative norm of what was left out.
 
-    Singular values below max(out, in) * eps(float32) of the largest are what float32 factors cannot tell from 0.
+    An SVD in float64. Of factors only what float64 cannot tell from 0 is dropped: the error of Q R is eps times the columns
+    of U times the rows of V. Of a dense change, what lies below eps(float32) of the largest singular value.
     """
     if isinstance(payload, LowRank):
-        q_u, core_u = torch.linalg.qr(payload.u.double())
-        q_v, core_v = torch.linalg.qr(payload.v.double().T)
+        u, v = payload.u.double(), payload.v.double()
+        q_u, core_u = torch.linalg.qr(u)
+        q_v, core_v = torch.linalg.qr(v.T)
         left, singular, right = torch.linalg.svd(core_u @ core_v.T, full_matrices=False)
         left, right = q_u @ left, right @ q_v.T
+        error = max(u.shape[0], v.shape[1]) * torch.finfo(torch.float64).eps
+        noise = error * float((u.norm(dim=0) * v.norm(dim=1)).sum())
     else:
         matrix = payload.delta.double()
         left, singular, right = torch.linalg.svd(matrix.T if transposed else matrix, full_matrices=False)
-    largest = float(singular[0]) if len(singular) else 0.0
-    smallest_kept = max(left.shape[0], right.shape[1]) * torch.finfo(torch.float32).eps * largest
-    rank = int((singular > smallest_kept).sum())
+        noise = torch.finfo(torch.float32).eps * (float(singular[0]) if len(singular) else 0.0)
+    rank = int((singular > noise).sum())
+    size = float(singular.norm())
     root = singular[:rank].sqrt()
-    return LowRank(
+    low = LowRank(
         payload.path, (left[:, :rank] * root).float().contiguous(), (root[:, None] * right[:rank]).float().contiguous()
     )
+    return low, float(singular[rank:].norm()) / size if size else 0.0

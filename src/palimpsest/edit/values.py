@@ -122,7 +122,8 @@ def find_values(
     if kept is not None:
         shared = [str(site), token, asdict(settings), list(contexts)]
         for g, group in enumerate(members):
-            names[g] = kept.name(shared, [fact.to_json() for fact in group], norms[g])
+            # rounded: the last bits of a norm depend on how many texts were run together
+            names[g] = kept.name(shared, [fact.to_json() for fact in group], f"{norms[g]:.5g}")
             at_hand = kept.get(names[g])
             if at_hand is not None:
                 found[g] = replace(at_hand, delta=at_hand.delta.to(model.device))

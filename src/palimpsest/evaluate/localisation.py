@@ -13,8 +13,10 @@ x_il is the restored fraction of the total effect, IE(t, l) / TE: at the token w
 over noisy values is biased upward, the more so the longer the prompt), or at the last subject token ("subject_last", named
 beforehand). Facts that the model does not know, and those whose total effect is too near zero to divide by, are left out and named.
 
-A gain is never negative. It is to be read beside `chance`: the same regression with the tracing effects of other facts put in
-(whole facts shuffled, layers kept), where b can only fit what all facts share. F-tests stand here because the paper has them; they
+R^2 has no sign: whether edits succeed better or worse where tracing points is the sign of the slope b. A gain is never
+negative. It is to be read beside `chance`: the same regression with the tracing effects of other facts put in (whole facts
+shuffled over all relations, layers kept), where b can only fit what all facts share. p takes facts of one relation for
+independent, which the intervals do not, and may be too small. F-tests stand here because the paper has them; they
 take the layers of one fact for independent, which they are not.
 """
 
@@ -31,7 +33,7 @@ from palimpsest.evaluate.sweep_result import Sweep
 from palimpsest.locate.saving import save_json
 from palimpsest.locate.tracing.maps import Maps, records_of
 from palimpsest.statistics import Estimate
-from palimpsest.statistics.regression import FTest, f_test, factor, fit_models, r2_intervals
+from palimpsest.statistics.regression import FTest, f_test, factor, fit_models, r2_intervals, slope_intervals
 
 MODELS = {
     "layer": ("layer",),
@@ -39,12 +41,15 @@ MODELS = {
     "both": ("layer", "effect"),
     "interaction": ("layer", "effect", "interaction"),
 }
+SLOPES = {name: MODELS[name] for name in ("effect", "both")}  # with an interaction there is a slope a layer
 GAINS = (("layer", "both"), ("layer", "interaction"))
 AT = ("max", "subject_last")
 READS = (
     "R^2 says how much of the differences in edit success a model accounts for in these facts and layers. A small gain says that "
     "tracing does not tell where to edit; it does not say that tracing is wrong about where information is carried."
 )
+
+SHUFFLED = "whole facts, over all relations: p takes facts of one relation for independent, which the intervals do not"
 
 
 @dataclass(frozen=True)
@@ -68,11 +73,12 @@ class Localisation:
         at: where tracing effects were read.
         layers: of the sweep.
         facts: ids of the facts in the regression, all layers of each.
-        left_out: ids of the others, with the reason.
+        left_out: ids of the other facts of the sweep, with the reason.
         r2: by model.
         gains: of "both" and "interaction" over "layer".
+        slopes: b of "effect" and "both", edit success per unit of tracing effect; below 0 edits fail where tracing points.
         tests: F of the same gains.
-        chance: of "effect" and of both gains, with tracing effects shuffled over facts.
+        chance: of "effect" and of both gains, with tracing effects shuffled over facts of all relations.
         settings: of sweep and regression.
     """
 
@@ -83,17 +89,20 @@ class Localisation:
     left_out: Mapping[str, str]
     r2: Mapping[str, Estimate]
     gains: Mapping[str, Estimate]
+    slopes: Mapping[str, Estimate]
     tests: Mapping[str, FTest]
     chance: Mapping[str, Chance]
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def table(self) -> list[dict[str, object]]:
-        """Rows for people: R^2 and gains with intervals, and chance beside them."""
+        """Rows for people: R^2, gains and slopes with intervals, and chance beside them (`SHUFFLED`)."""
         rows: list[dict[str, object]] = []
         for name, estimate in self.r2.items():
-            rows.append({"model": name, "R2": _short(estimate)} | self._beside(name if name == "effect" else ""))
+            rows.append({"model": name, "R2": _short(estimate)} | self._beside(name, name == "effect"))
         for name, estimate in self.gains.items():
-            rows.append({"model": f"{name} - layer", "R2": _short(estimate)} | self._beside(name))
+            rows.append(
+                {"model": f"{name} - layer", "R2": _short(estimate)} | self._beside(f"{name} - layer", True, name)
+            )
         return rows
 
     def to_json(self) -> dict[str, Any]:
@@ -106,8 +115,10 @@ class Localisation:
             "left_out": dict(self.left_out),
             "r2": {name: estimate.to_json() for name, estimate in self.r2.items()},
             "gains": {name: estimate.to_json() for name, estimate in self.gains.items()},
+            "slopes": {name: estimate.to_json() for name, estimate in self.slopes.items()},
             "tests": {name: test.to_json() for name, test in self.tests.items()},
             "chance": {name: chance.to_json() for name, chance in self.chance.items()},
+            "shuffled": SHUFFLED,
             "settings": dict(self.settings),
             "reads": READS,
         }
@@ -118,9 +129,10 @@ class Localisation:
 
         save_json(plain(self.to_json()), str(path))
 
-    def _beside(self, name: str) -> dict[str, object]:
-        chance = self.chance.get(name)
+    def _beside(self, model: str, shuffled: bool, name: str = "") -> dict[str, object]:
+        chance = self.chance.get(name or model) if shuffled else None
         return {
+            "slope": _short(self.slopes[model]) if model in self.slopes else "",
             "shuffled": "" if chance is None else f"{chance.mean:.3f}",
             "p": "" if chance is None else f"{chance.p:.3f}",
         }
@@ -192,14 +204,15 @@ def localisation(
     """
     if permutations < 1:
         raise SettingError(f"permutations must be 1 or more, got {permutations}; 999 is customary.")
-    traced, left_out = tracing_effects(maps, sweep.layers, at=at)
+    traced, untold = tracing_effects(maps, sweep.layers, at=at)
     if token not in sweep.tokens:
         raise SettingError(f"The token {token!r} was not swept.{did_you_mean(token, sweep.tokens)}")
     success = sweep.values(metric)[:, sweep.tokens.index(token)].T
     kept: list[int] = []
+    left_out: dict[str, str] = {}
     for i, fact in enumerate(sweep.facts):
         if fact.id not in traced:
-            left_out.setdefault(fact.id, "it was not traced")
+            left_out[fact.id] = untold.get(fact.id, "it was not traced")
         elif np.isnan(success[i]).any():
             left_out[fact.id] = "it has no edit or no such metric at some layer"
         else:
@@ -214,6 +227,9 @@ def localisation(
     clusters = [sweep.clusters[i] for i in kept for _ in sweep.layers]
     response = success[kept].ravel()
     r2, gains = r2_intervals(_blocks(effect), response, MODELS, clusters, gains=GAINS, resamples=resamples, seed=seed)
+    slopes = slope_intervals(
+        _blocks(effect), response, SLOPES, clusters, block="effect", resamples=resamples, seed=seed
+    )
     fits = fit_models(_blocks(effect), response, MODELS)
     return Localisation(
         metric,
@@ -223,6 +239,7 @@ def localisation(
         left_out,
         r2,
         {large: gains[small, large] for small, large in GAINS},
+        slopes,
         {large: f_test(fits[small], fits[large]) for small, large in GAINS if fits[small].rank < fits[large].rank},
         _chances(effect, response, permutations, seed),
         {

@@ -20,9 +20,10 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from palimpsest.edit import Edit, cached_moments, editor
 from palimpsest.edit.artefact import versions
@@ -36,6 +37,7 @@ from palimpsest.facts import Fact, shipped_text
 from palimpsest.model import Model
 from palimpsest.runs import Plan, Progress, Run, merge
 
+Result = TypeVar("Result")
 ROLES = ("subject_first", "subject_middle", "subject_last", "last")
 LAYERS = 10  # of a sweep for which none are named
 FACTS_AT_ONCE = 8  # searched together: a kill costs at most so many edits
@@ -56,7 +58,7 @@ def sweep(
     *,
     method: str = "rome",
     layers: Sequence[int] | None = None,
-    tokens: Sequence[str] = ROLES,
+    tokens: Sequence[str] | None = None,
     out: str | PathLike[str] | None = None,
     shard: str | None = None,
     progress: Progress | None = None,
@@ -70,9 +72,10 @@ def sweep(
     Args:
         model: left as it was found.
         facts: with both answers; one that fails is kept with its error and stops no other.
-        method: a name from `palimpsest.edit.method_names()`. At other tokens than subject_last it must have the setting `token`.
+        method: a name from `palimpsest.edit.method_names()`, with a setting `layers`.
         layers: edited one at a time; ten spread over the depth when None.
-        tokens: roles, see `palimpsest.edit.keys`.
+        tokens: roles, see `palimpsest.edit.keys`. When None all of `ROLES`, and subject_last alone for a method that has no
+            setting `token`, which cannot be edited elsewhere.
         out: a folder for plan.json, samples.jsonl and results.json; the same call resumes an interrupted sweep.
         shard: "i/n", this process's share of the work (needs `out`); once every shard is done, the same call without it merges.
         progress: called with (done, total, label).
@@ -83,7 +86,9 @@ def sweep(
         SettingError: a layer, token, method or setting is wrong, or another plan is in `out`.
         OutputError: `out` cannot be written.
     """
-    facts, tokens = _checked_facts(facts), _checked_tokens(tokens)
+    facts = _checked_facts(facts)
+    if "token" in settings:
+        raise SettingError(f"A sweep goes over tokens, got token={settings['token']!r}; name them as tokens=(...,).")
     layers = spread_layers(model.n_layers) if layers is None else [model.anatomy.check_layer(l) for l in layers]
     if not layers:
         raise SettingError("A sweep needs at least one layer, got none; leave layers out for ten over the depth.")
@@ -91,8 +96,9 @@ def sweep(
         raise SettingError(f"Each layer of a sweep stands once, got {list(layers)}; drop the copies.")
     if shard is not None and out is None:
         raise SettingError("A shard needs an output folder (out=...), where the shards are merged.")
-    items = _items(facts, layers, tokens)
     work = _Work(model, method, settings, progress)
+    tokens = work.checked_tokens(tokens, layers[0])
+    items = _items(facts, layers, tokens)
     first = work.editor_at(layers[0], tokens[0])
     plan = Plan(list(items), _plan_settings(model, facts, first, layers, tokens, settings, files=out is not None))
     if isinstance(first, ClosedForm) and first.settings.covariance == "measured" and "moments" not in settings:
@@ -151,71 +157,94 @@ class _Work:
     def __init__(self, model: Model, method: str, settings: Mapping[str, Any], progress: Progress | None) -> None:
         self.model, self.method, self.settings, self.progress = model, method, settings, progress
         self.suite = CounterFact()
+        self._has_token = False
         self._cell: tuple[int, str] | None = None
         self._editor: Editor | None = None
+
+    def checked_tokens(self, tokens: Sequence[str] | None, layer: int) -> tuple[str, ...]:
+        """The roles to sweep; `SettingError` where one does not exist, or the method has no choice of token."""
+        asked = None if tokens is None else _checked_tokens(tokens)
+        self._has_token = _names_token(editor(self.model, self.method, layers=layer, **self.settings).card)
+        if not self._has_token and set(asked or ()) - {"subject_last"}:
+            raise SettingError(
+                f"The method {self.method} has no setting 'token' and is swept over layers alone, got tokens {list(asked or ())}; "
+                f"leave tokens out."
+            )
+        return asked or (ROLES if self._has_token else ("subject_last",))
 
     def editor_at(self, layer: int, token: str) -> Editor:
         """The method at one layer and token."""
         if self._cell != (layer, token) or self._editor is None:
-            # methods without the setting edit at the last subject token, so only others are asked for
-            given = {} if token == "subject_last" else {"token": token}
-            self._editor = editor(self.model, self.method, layers=layer, **{**self.settings, **given})
+            chosen = {"token": token} if self._has_token else {}
+            self._editor = editor(self.model, self.method, layers=layer, **self.settings, **chosen)
             self._cell = (layer, token)
         return self._editor
 
     def do(self, item: _Item) -> Record:
-        """The record of one item, without its id."""
+        """The record of one item, without its id. What fails is a row of it, whatever failed."""
         if item.layer is None:
-            return {"layer": None, "token": None, "facts": [self._unedited(fact) for fact in item.facts]}
-        rows = {fact.id: absent_role(self.model, fact, item.token) for fact in item.facts}
-        there = [fact for fact in item.facts if not rows[fact.id]]
+            rows = [_row(fact, partial(self._unedited, fact)) for fact in item.facts]
+            return {"layer": None, "token": None, "facts": rows}
+        absent = {fact.id: _row(fact, partial(self._absent, fact, item.token)) for fact in item.facts}
+        there = [fact for fact in item.facts if absent[fact.id].keys() == {"fact"}]
         made = dict(zip([fact.id for fact in there], self._edits(there, item), strict=True))
-        records = [
-            {"fact": fact.id, "absent": rows[fact.id]} if rows[fact.id] else self._edited(fact, made[fact.id])
+        rows = [
+            _row(fact, partial(self._edited, fact, made[fact.id])) if fact.id in made else absent[fact.id]
             for fact in item.facts
         ]
-        return {"layer": item.layer, "token": item.token, "facts": records}
+        return {"layer": item.layer, "token": item.token, "facts": rows}
 
     def _edits(self, facts: list[Fact], item: _Item) -> list[Edit | PalimpsestError]:
         """An edit, or why there is none, for every fact by itself; together where the method can and all succeed."""
         if not facts:
             return []
         assert item.layer is not None
-        made_by = self.editor_at(item.layer, item.token)
+        made_by = _tried(partial(self.editor_at, item.layer, item.token))
+        if isinstance(made_by, PalimpsestError):  # such as a singular second moment of this layer
+            return [made_by] * len(facts)
         together: Callable[[Sequence[Fact]], list[Edit]] | None = getattr(made_by, "edit_each", None)
         if together is not None:
-            try:
-                return list(together(facts))
-            except (OutputError, SettingError):
-                raise
-            except PalimpsestError:  # one of them cannot be edited: find out which
-                pass
-        return [self._alone(made_by, fact) for fact in facts]
+            found = _tried(partial(together, facts))
+            if not isinstance(found, PalimpsestError):
+                return list(found)
+        # one of them cannot be edited: find out which
+        return [_tried(partial(made_by.edit, [fact])) for fact in facts]
 
-    def _alone(self, made_by: Editor, fact: Fact) -> Edit | PalimpsestError:
-        try:
-            return made_by.edit([fact])
-        except (OutputError, SettingError):
-            raise
-        except PalimpsestError as error:
-            return error
+    def _absent(self, fact: Fact, token: str) -> Record:
+        reason = absent_role(self.model, fact, token)
+        return {"absent": reason} if reason else {}
 
     def _edited(self, fact: Fact, edit: Edit | PalimpsestError) -> Record:
         if isinstance(edit, PalimpsestError):
-            return {"fact": fact.id, "error": str(edit)}
-        try:
-            with edit.applied(self.model):
-                (post,) = self.suite.measure(self.model, [fact])
-        except InputError as error:
-            return {"fact": fact.id, "error": str(error)}
-        return {"fact": fact.id, "post": post, "norm": edit.norm}
+            return {"error": str(edit)}
+        with edit.applied(self.model):
+            (post,) = self.suite.measure(self.model, [fact])
+        return {"post": post, "norm": edit.norm}
 
     def _unedited(self, fact: Fact) -> Record:
-        try:
-            (pre,) = self.suite.measure(self.model, [fact])
-        except InputError as error:
-            return {"fact": fact.id, "error": str(error)}
-        return {"fact": fact.id, "pre": pre}
+        (pre,) = self.suite.measure(self.model, [fact])
+        return {"pre": pre}
+
+
+def _tried(work: Callable[[], Result]) -> Result | PalimpsestError:
+    """What `work` gives, or what it found wrong with a fact or a layer; a wrong setting or a full disk ends the sweep."""
+    try:
+        return work()
+    except (OutputError, SettingError):
+        raise
+    except PalimpsestError as error:
+        return error
+
+
+def _row(fact: Fact, work: Callable[[], Record]) -> Record:
+    """The row of one fact."""
+    found = _tried(work)
+    return {"fact": fact.id} | ({"error": str(found)} if isinstance(found, PalimpsestError) else found)
+
+
+def _names_token(card: Mapping[str, Any]) -> bool:
+    """Whether a method says, by itself or for the method it is like, which token it edits at."""
+    return "token" in card or "token" in card.get("like", {})
 
 
 def _items(facts: Sequence[Fact], layers: Sequence[int], tokens: Sequence[str]) -> dict[str, _Item]:
@@ -232,12 +261,7 @@ def _in_memory(
     items: Mapping[str, _Item], one: Callable[[str | int], Record], progress: Progress | None
 ) -> Iterator[Record]:
     for i, name in enumerate(items):
-        try:
-            yield {"id": name, **one(name)}
-        except (OutputError, SettingError):
-            raise
-        except PalimpsestError as error:
-            yield {"id": name, "error": str(error)}
+        yield {"id": name, **one(name)}
         if progress:
             progress(i + 1, len(items), name)
 

@@ -19,6 +19,7 @@ from palimpsest.evaluate.counterfact import HIGHER_IS_BETTER, METRICS
 from palimpsest.facts import Fact
 from palimpsest.locate.saving import save_json
 from palimpsest.statistics import Estimate, cluster_bootstrap, harmonic_mean_estimate, paired_difference
+from palimpsest.statistics.harmonic import harmonic_difference
 
 Record = dict[str, Any]
 CELL_METRICS = (*METRICS, "rewrite")
@@ -120,6 +121,12 @@ class Sweep:
         rows = ((record["id"], row) for record in self.records for row in _rows(record))
         return whole | {f"{item}: {row['fact']}": row["error"] for item, row in rows if "error" in row}
 
+    @property
+    def failed_facts(self) -> tuple[str, ...]:
+        """Ids of the facts that failed in some cell or on the unedited model, in order."""
+        failed = {row["fact"] for record in self.records for row in _rows(record) if "error" in row}
+        return tuple(fact.id for fact in self.facts if fact.id in failed)
+
     def absent(self, layer: int, token: str) -> dict[str, str]:
         """Facts in whose prompts the role is no token of its own, with the reason."""
         own = (record for record in self.records if (record.get("layer"), record.get("token")) == (layer, token))
@@ -139,7 +146,8 @@ class Sweep:
             seed: of the split.
 
         Raises:
-            InputError: there are fewer than two subjects with a measurement at every layer.
+            InputError: there are fewer than two subjects with a measurement at every layer, or the reporting half gives no
+                interval, or does not show that edits at the layer do more than no edit.
             SettingError: the token was not swept, or the metric is unknown.
         """
         t = self._place(self.layers[0], token)[1]
@@ -156,11 +164,15 @@ class Sweep:
         best = max(range(len(self.layers)), key=lambda l: (by_layer[l], means[l]["rewrite"], -l))
         cell = {m: arrays[m][best] for m in CELL_METRICS}
         reported = {m: self._estimate(m, cell, reporting) for m in ("s", *CELL_METRICS)}
-        per_fact = np.mean([arrays[m] for m in PARTS], axis=0) if metric == "s" else arrays[metric]
+        self._check_reported(self.layers[best], cell, reported[metric], reporting)
+        compared = {m: arrays[m] for m in needed}
         as_good = [
             layer
             for l, layer in enumerate(self.layers)
-            if l != best and not self._differ(per_fact[best], per_fact[l], reporting)
+            if l != best
+            and not self._gap(
+                {m: a[best] for m, a in compared.items()}, {m: a[l] for m, a in compared.items()}, reporting
+            ).excludes(0.0)
         ]
         return Choice(
             self.layers[best],
@@ -174,10 +186,9 @@ class Sweep:
         )
 
     def table(self, metric: str = "rewrite") -> list[dict[str, str]]:
-        """Rows for people: layer, and the metric at each token with its interval; the last row counts facts."""
+        """Rows for people: layer, and the metric at each token with its interval; the last row counts the facts measured."""
         rows = [{"layer": str(layer)} | self._told(metric, layer) for layer in self.layers]
-        counts = {token: len(self.facts) - len(self.absent(self.layers[0], token)) for token in self.tokens}
-        return [*rows, {"layer": "facts"} | {token: str(n) for token, n in counts.items()}]
+        return [*rows, {"layer": "facts"} | {token: self._counted(metric, token) for token in self.tokens}]
 
     def to_json(self) -> Record:
         """Settings, every cell's estimates and counts, the unedited model, the proposal, and how it is to be read."""
@@ -255,6 +266,12 @@ class Sweep:
         cells = {token: self.estimate(metric, layer, token) for token in self.tokens}
         return {token: "" if cell is None else str(cell).split(" (")[0] for token, cell in cells.items()}
 
+    def _counted(self, metric: str, token: str) -> str:
+        """Facts behind the estimates of a token: "12", or "10-12" where layers differ because facts failed at some."""
+        cells = [self.estimate(metric, layer, token) for layer in self.layers]
+        counts = [0 if cell is None else cell.n for cell in cells]
+        return "-".join(map(str, sorted({min(counts), max(counts)})))
+
     def _place(self, layer: int, token: str) -> tuple[int, int]:
         if layer not in self.layers:
             raise SettingError(f"Layer {layer} was not swept, only {list(self.layers)}; sweep again with it.")
@@ -272,9 +289,34 @@ class Sweep:
             return harmonic_mean_estimate([part[having] for part in parts], clusters)
         return cluster_bootstrap(parts[0][having], clusters)
 
-    def _differ(self, best: np.ndarray, other: np.ndarray, among: Sequence[int]) -> bool:
-        gap = paired_difference(best[among], other[among], [self.clusters[i] for i in among])
-        return gap.excludes(0.0)
+    def _gap(
+        self, one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], among: Sequence[int]
+    ) -> Estimate:
+        """The paired difference of a metric, or of S where its three parts are given: of what the layer was chosen by."""
+        clusters = [self.clusters[i] for i in among]
+        parts = [[arrays[i] for i in among] for arrays in one.values()], [[a[i] for i in among] for a in other.values()]
+        if len(one) > 1:
+            return harmonic_difference(*parts, clusters)
+        return paired_difference(parts[0][0], parts[1][0], clusters)
+
+    def _check_reported(
+        self, layer: int, cell: Mapping[str, np.ndarray], reported: Estimate | None, among: Sequence[int]
+    ) -> None:
+        """Raise `InputError` where the reporting half does not bear a proposal."""
+        if reported is None or not reported.is_known:
+            raise InputError(
+                f"The half of the subjects that reports on layer {layer} has {len(among)} fact and gives no interval; "
+                f"sweep over more facts."
+            )
+        before = {m: self.unedited(m) for m in ("rewrite", *PARTS)}
+        gains = [self._gap({"rewrite": cell["rewrite"]}, {"rewrite": before["rewrite"]}, among)]
+        if not any(np.isnan(values[m][i]) for values in (cell, before) for m in PARTS for i in among):
+            gains.append(self._gap({m: cell[m] for m in PARTS}, {m: before[m] for m in PARTS}, among))
+        if not any(gain.low > 0 for gain in gains):
+            raise InputError(
+                f"Layer {layer}, the best on half of the subjects, does not exceed the unedited model on the other half, by S or by "
+                f"the rewrite score; sweep other layers, more facts, or with other settings."
+            )
 
     def _halves(self, usable: Sequence[int], seed: int) -> tuple[list[int], list[int]]:
         """Facts of half of the subjects, and of the others."""

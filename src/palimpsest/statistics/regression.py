@@ -149,19 +149,8 @@ def r2_intervals(
     """
     rank = tail_rank(level, resamples)
     fits = fit_models(blocks, response, models)
-    y = finite_numbers(response, "response")
-    names = list(blocks)
-    starts = dict(zip(names, np.cumsum([1, *(blocks[name].shape[1] for name in names)]), strict=False))
-    table = _standardised(np.column_stack([*(blocks[name] for name in names), y]))
-    hierarchy = arrange(table, clusters)
-    z = np.column_stack([np.ones(hierarchy.n), hierarchy.rows])
-    width = z.shape[1]
-    sums = hierarchy.resampled_sums((z[:, :, None] * z[:, None, :]).reshape(hierarchy.n, -1), resamples, seed)
-    grams = sums.reshape(-1, width, width)
-    drawn = {}
-    for name, parts in models.items():
-        columns = [0, *(c for part in parts for c in range(starts[part], starts[part] + blocks[part].shape[1]))]
-        drawn[name] = _r2_of(grams, columns)
+    grams, hierarchy = _resampled_grams(blocks, response, clusters, resamples, seed)
+    drawn = {name: _r2_of(grams, _places(blocks, parts)) for name, parts in models.items()}
 
     def estimate(value: float, resampled: Float[np.ndarray, " resamples"], said: str) -> Estimate:
         return _percentiles(value, resampled, hierarchy, rank, level, f"{said}, seed {seed}")
@@ -176,6 +165,75 @@ def r2_intervals(
     return r2, gained
 
 
+def slope_intervals(
+    blocks: Blocks,
+    response: Numbers,
+    models: Models,
+    clusters: Labels | None,
+    *,
+    block: str,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """The coefficient b of one column, in units of the response per unit of the column, in every model that has it.
+
+    R^2 cannot tell a response that rises with the column from one that falls; the sign of b can. It is NaN where the
+    response does not vary, or the column by itself. The resamples are those of `r2_intervals` with the same seed.
+
+    Args:
+        blocks, response, models, clusters: as in `r2_intervals`.
+        block: the name of a block of one column.
+        resamples, level, seed: of the percentile bootstrap.
+
+    Raises:
+        InputError: lengths differ, or numbers are not finite.
+        SettingError: level or resamples is out of range, a block is not there, or `block` has not one column.
+    """
+    rank = tail_rank(level, resamples)
+    column = _columns(blocks, [block])
+    if column.shape[1] != 1:
+        raise SettingError(
+            f"A slope is that of one column, and the block {block!r} has {column.shape[1]}; name another."
+        )
+    y = finite_numbers(response, "response")[:, None]
+    grams, hierarchy = _resampled_grams(blocks, response, clusters, resamples, seed)
+    unit = float(_spread(y)[0] / _spread(column)[0])
+    z = _with_intercept(hierarchy)
+    (place,) = _places(blocks, [block])[1:]
+    slopes = {}
+    for name, parts in models.items():
+        if block in parts:
+            others = _places(blocks, [part for part in parts if part != block])
+            value, drawn = (unit * _slope_of(g, others, place) for g in ((z.T @ z)[None], grams))
+            said = f"slope of {block} in the model {name}, seed {seed}"
+            slopes[name] = _percentiles(float(value[0]), drawn, hierarchy, rank, level, said)
+    return slopes
+
+
+def _resampled_grams(
+    blocks: Blocks, response: Numbers, clusters: Labels | None, resamples: int, seed: int
+) -> tuple[Float[np.ndarray, "m k k"], Hierarchy]:
+    """Z'Z of every resample, Z being the intercept, the columns and the response, both standardised over all records."""
+    y = finite_numbers(response, "response")
+    hierarchy = arrange(_standardised(np.column_stack([*blocks.values(), y])), clusters)
+    z = _with_intercept(hierarchy)
+    width = z.shape[1]
+    sums = hierarchy.resampled_sums((z[:, :, None] * z[:, None, :]).reshape(hierarchy.n, -1), resamples, seed)
+    return sums.reshape(-1, width, width), hierarchy
+
+
+def _with_intercept(hierarchy: Hierarchy) -> Float[np.ndarray, "n k"]:
+    return np.column_stack([np.ones(hierarchy.n), hierarchy.rows])
+
+
+def _places(blocks: Blocks, parts: Sequence[str]) -> list[int]:
+    """Where the intercept and the columns of a model stand in Z."""
+    names = list(blocks)
+    starts = dict(zip(names, np.cumsum([1, *(blocks[name].shape[1] for name in names)]), strict=False))
+    return [0, *(c for part in parts for c in range(starts[part], starts[part] + blocks[part].shape[1]))]
+
+
 def _columns(blocks: Blocks, parts: Sequence[str]) -> Float[np.ndarray, "n columns"]:
     for part in parts:
         if part not in blocks:
@@ -185,8 +243,13 @@ def _columns(blocks: Blocks, parts: Sequence[str]) -> Float[np.ndarray, "n colum
 
 def _standardised(table: Float[np.ndarray, "n columns"]) -> Float[np.ndarray, "n columns"]:
     """Columns of mean 0 and spread 1: R^2 stays what it is, and sums of squares keep their digits."""
-    spread = table.std(axis=0)
-    return (table - table.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    return (table - table.mean(axis=0)) / _spread(table)
+
+
+def _spread(table: Float[np.ndarray, "n columns"]) -> Float[np.ndarray, " columns"]:
+    """Standard deviations; 1 where a column varies by no more than rounding, so that it can be divided by."""
+    variance = table.var(axis=0)
+    return np.sqrt(np.where(variance > FLAT * (table**2).mean(axis=0), variance, 1.0))
 
 
 def _r2_of(grams: Float[np.ndarray, "m k k"], columns: Sequence[int]) -> Float[np.ndarray, " m"]:
@@ -200,6 +263,17 @@ def _r2_of(grams: Float[np.ndarray, "m k k"], columns: Sequence[int]) -> Float[n
     residual = squares - (against * solved).sum(axis=1)
     varies = total > FLAT * np.maximum(squares, 1.0)
     return np.where(varies, 1 - residual / np.where(varies, total, 1.0), np.nan)
+
+
+def _slope_of(grams: Float[np.ndarray, "m k k"], others: Sequence[int], column: int) -> Float[np.ndarray, " m"]:
+    """The coefficient of a column beside others: the slope of what they leave of the response on what they leave of the column."""
+    inverse = np.linalg.pinv(grams[:, others][:, :, others], rcond=1e-10, hermitian=True)
+    shared = np.einsum("mi,mij->mj", grams[:, column, others], inverse)
+    left = grams[:, column, column] - (shared * grams[:, column, others]).sum(axis=1)
+    with_response = grams[:, column, -1] - (shared * grams[:, others, -1]).sum(axis=1)
+    # standardised, so that a resample of n records whose column varies has about n; a million-millionth of it is rounding
+    defined = (left > FLAT * grams[:, 0, 0]) & ~np.isnan(_r2_of(grams, others))
+    return np.where(defined, with_response / np.where(defined, left, 1.0), np.nan)
 
 
 def _percentiles(
@@ -216,6 +290,9 @@ def _percentiles(
     low = high = float("nan")
     if defined.size and not np.isnan(value):
         kept = max(1, rank * defined.size // resampled.size)
-        low, high = min(float(defined[kept - 1]), value), max(float(defined[-kept]), value)
+        low, high = float(defined[kept - 1]), float(defined[-kept])
+        if max(low - value, value - high) > 1e-9 * max(1.0, abs(value)):  # by more than rounding
+            counted += ", interval widened to hold the estimate"
+        low, high = min(low, value), max(high, value)
     method = f"{said}, percentile bootstrap of {hierarchy.drawn}, {counted}"
     return Estimate(value, low, high, hierarchy.n, hierarchy.clusters, level, method)

@@ -1,0 +1,103 @@
+"""`palimpsest edit` with settings, moments from a file, shared keys, contradictions and answers that are there already."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+SMALL = ("--layers", "0-1", "--set", "contexts=[[5,1]]", "--set", "steps=3")
+
+
+def write(path: Path, *rows: dict[str, str]) -> Path:
+    path.write_text(
+        "".join(json.dumps({"prompt": "The {} is in", "target_new": "the south", **row}) + "\n" for row in rows)
+    )
+    return path
+
+
+@pytest.mark.parametrize("method", ["memit", "alphaedit"])
+def test_settings_reach_the_method(palimpsest, tiny_folder, text_file, tmp_path, method: str) -> None:
+    facts = write(tmp_path / "f.jsonl", {"subject": "old tower"}, {"subject": "market"})
+    own = ("--set", "moment_weight=20") if method == "memit" else ("--set", "energy=0.3")
+    code, out, err = palimpsest("edit", tiny_folder, facts, "--method", method, *SMALL, *own, "--text", text_file, "--out", tmp_path / "e")  # fmt: skip
+    assert code == 0, err
+    code, out, err = palimpsest("show", tmp_path / "e", "--json")
+    settings = json.loads(out)["settings"]
+    assert settings["layers"] == [0, 1]
+    assert settings["layers_from"] == "given"
+    assert settings["contexts"] == [[5, 1]]
+    assert settings["values"]["steps"] == 3
+    assert settings["moment_weight" if method == "memit" else "energy"] == (20 if method == "memit" else 0.3)
+
+
+def test_moments_come_from_a_file_and_must_be_of_this_model(palimpsest, tiny_folder, text_file, tmp_path) -> None:
+    facts = write(tmp_path / "f.jsonl", {"subject": "old tower"})
+    moments = tmp_path / "m"
+    assert palimpsest("moments", tiny_folder, "--layers", "0-1", "--text", text_file, "--out", moments)[0] == 0
+    file = moments / "moments.safetensors"
+    command = ("edit", tiny_folder, facts, "--method", "memit", *SMALL, "--set", "moment_weight=20", "--moments", file)
+    code, _, err = palimpsest(*command, "--out", tmp_path / "e")
+    assert code == 0, err
+    code, _, err = palimpsest(*command, "--layers", "0,2", "--out", tmp_path / "other")
+    assert code == 2
+    assert "No second moment was given for layer 2" in err
+
+
+def test_facts_that_share_a_key_are_named(palimpsest, tiny_folder, text_file, tmp_path) -> None:
+    facts = write(
+        tmp_path / "f.jsonl",
+        {"id": "one", "subject": "Old Tower", "prompt": "{} is in"},
+        {"id": "two", "subject": "Old Tower", "prompt": "{} was built by"},
+        {"id": "three", "subject": "Market", "prompt": "{} is in"},
+    )
+    command = (
+        "edit",
+        tiny_folder,
+        facts,
+        "--method",
+        "memit",
+        *SMALL,
+        "--set",
+        "moment_weight=20",
+        "--text",
+        text_file,
+    )
+    code, out, err = palimpsest(*command, "--out", tmp_path / "e")
+    assert code == 0, err
+    assert "one and two share a key" in err
+    code, out, err = palimpsest(*command, "--set", "same_key=refuse", "--out", tmp_path / "refused")
+    assert code == 2
+    assert "one and the same key" in err
+    assert not (tmp_path / "refused" / "edit.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        (("--set", "steps"), "name=value"),
+        (("--set", "stps=3"), "Did you mean 'steps'"),
+        (("--set", "steps=2.5"), "whole number"),
+        (("--set", "spread=evn"), "even and root"),
+        (("--method", "memitt"), "Did you mean 'memit'"),
+        (("--preset", "memit-2023"), "Did you mean 'memit-2022'"),
+        (("--moments", "nowhere.safetensors"), "nowhere.safetensors"),
+    ],
+)
+def test_mistakes_of_settings(palimpsest, tiny_folder, text_file, tmp_path, extra, sentence: str) -> None:
+    facts = write(tmp_path / "f.jsonl", {"subject": "old tower"})
+    command = ("edit", tiny_folder, facts, "--method", "memit", *SMALL, "--text", text_file, "--out", tmp_path / "e")
+    code, out, err = palimpsest(*command, *extra)
+    assert code == 2
+    assert sentence in err + out
+    assert "Traceback" not in err
+
+
+def test_contradictions_are_named(palimpsest, tiny_folder, text_file, tmp_path) -> None:
+    facts = write(
+        tmp_path / "f.jsonl",
+        {"id": "a", "subject": "old tower", "target_new": "the south"},
+        {"id": "b", "subject": "old tower", "target_new": "the north"},
+    )
+    code, _, err = palimpsest("edit", tiny_folder, facts, "--method", "memit", *SMALL, "--text", text_file, "--out", tmp_path / "e")  # fmt: skip
+    assert code == 2
+    assert "a asks for 'the south' and b for 'the north'" in err
