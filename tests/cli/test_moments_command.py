@@ -53,9 +53,10 @@ def test_the_same_command_goes_on_after_an_interruption(
         return real(model, layers, batch)
 
     monkeypatch.setattr(collect, "_keys", interrupted)
-    args = ("moments", tiny_folder, "--layers", "0,2", "--text", text_file, "--tokens", 700)
-    code, _, _ = palimpsest(*args, "--out", out)
+    args = ("moments", tiny_folder, "--layers", "0-2:2", "--text", text_file, "--tokens", 700)
+    code, _, err = palimpsest(*args, "--out", out)
     assert code == 130
+    assert "edit, evaluate, moments, sweep and trace with --out go on where they stopped" in err
     assert [path.name for path in out.iterdir()] == ["moments.partial"]
     code, _, err = palimpsest(*args, "--out", out)
     assert code == 0, err
@@ -76,7 +77,22 @@ def test_too_few_tokens_are_told(palimpsest, tiny_folder, text_file, tmp_path) -
         "moments", tiny_folder, "--layers", 1, "--text", text_file, "--out", tmp_path, "--tokens", 20
     )
     assert code == 0
-    assert "measured on 20 tokens; measure it on at least 96" in printed
+    assert "measured on 20 tokens; measure it on 480 tokens, the default," in printed
+    assert printed.splitlines()[1].split() == ["1", "48", "20", "-", "-", "-", "-"]
+    assert "directions are null" not in printed
+
+
+def test_what_a_file_holds_is_not_lost_unasked(palimpsest, tiny_folder, text_file, tmp_path) -> None:
+    args = ("moments", tiny_folder, "--layers", 1, "--text", text_file, "--out", tmp_path / "m", "--tokens")
+    assert palimpsest(*args, 500)[0] == 0
+    before = (tmp_path / "m" / "moments.safetensors").read_bytes()
+    code, _, err = palimpsest(*args, 600)
+    assert code == 2
+    assert "holds the second moment of layer 1 already, with other tokens; name another place (--out)" in err
+    assert (tmp_path / "m" / "moments.safetensors").read_bytes() == before
+    code, _, err = palimpsest(*args, 600, "--replace")
+    assert code == 0, err
+    assert load_moments(tmp_path / "m" / "moments.safetensors")[1].provenance["tokens"] == "600"
 
 
 def test_an_npz_of_the_bau_lab(palimpsest, tiny_folder, tmp_path) -> None:

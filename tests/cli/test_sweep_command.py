@@ -39,7 +39,7 @@ def test_sweep_prints_a_table_and_proposes_a_layer(palimpsest, tiny_folder, more
         "--layers",
         "0-2:2",
         "--tokens",
-        "subject_first,subject_last",
+        "subject_first, subject_last",
         *QUICK,
     )
     code, out, err = palimpsest(*command, "--out", tmp_path / "run")
@@ -97,15 +97,29 @@ def test_a_fact_that_fails_is_named_and_the_exit_code_says_so(
 ) -> None:
     rows = [json.loads(line) for line in facts_file.read_text().splitlines()]
     del rows[1]["target_new"]
+    rows[1]["id"] = "b: the second"
     facts_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     code, out, err = palimpsest(
         "sweep", tiny_folder, facts_file, "--text", text_file, "--layers", "1", "--tokens", "subject_last", *QUICK,
         "--out", tmp_path / "run",
     )  # fmt: skip
     assert code == 1
-    assert "palimpsest: layer 1/subject_last/0: b: The fact b" in err
+    assert "palimpsest: layer 1/subject_last/0: b: the second: The fact b: the second" in err
     assert "1 facts could not be measured" in err
     assert "No layer is proposed: Choosing a layer" in out
+
+
+def test_a_method_without_a_choice_of_token_needs_no_option(palimpsest, tiny_folder, facts_file, tmp_path) -> None:
+    command = ("sweep", tiny_folder, facts_file, "--layers", "1", *QUICK, "--out", tmp_path / "run", "--method")
+    code, out, err = palimpsest(*command, "ft")
+    assert code == 0, err
+    assert out.splitlines()[1].split() == ["layer", "subject_last"]
+    code, _, err = palimpsest(*command, "joint")
+    assert code == 2
+    assert "cannot be swept over one" in err
+    code, _, err = palimpsest(*command, "ft", "--tokens", "last")
+    assert code == 2
+    assert "swept over layers alone" in err
 
 
 def test_a_figure_is_written(palimpsest, tiny_folder, facts_file, text_file, tmp_path) -> None:

@@ -11,6 +11,7 @@ from families import FAMILIES, NAMES
 from oracles.small import EIFFEL, FACTS, model_of, smollm2
 from oracles.textbook_fine_tuning import textbook_fine_tuning
 from palimpsest.edit import Edit, check_editor
+from palimpsest.edit.defaults import RULE
 from palimpsest.edit.methods.attention import AttentionEdit, attention_maps
 from palimpsest.errors import SettingError
 from palimpsest.locate.answers import answer_nll
@@ -79,6 +80,8 @@ def test_with_the_output_projection() -> None:
 def test_the_default_layer_is_late() -> None:
     model = model_of("gpt2")
     assert AttentionEdit(model).card["layers"] == [2]
+    assert AttentionEdit(model).card["layers_from"] == RULE
+    assert AttentionEdit(model, layers=(1,)).card["layers_from"] == "given"
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

@@ -12,6 +12,7 @@ import palimpsest as pal
 from oracles.small import EIFFEL, FACTS, JAPAN, LAYER, model_of, smollm2
 from oracles.textbook_fine_tuning import fact_loss, textbook_fine_tuning
 from palimpsest.edit import Dense, Edit, check_editor
+from palimpsest.edit.defaults import RULE
 from palimpsest.edit.methods.fine_tuning import PRESETS, FineTuning
 from palimpsest.edit.training import TrainingSettings, in_place_of, train
 from palimpsest.errors import EditError, FactError, SettingError
@@ -237,6 +238,13 @@ def test_mistakes_in_facts() -> None:
         editor.edit([replace(EIFFEL, target_new=None)])
     with pytest.raises(EditError, match="contradict"):
         editor.edit([EIFFEL, replace(EIFFEL, target_new="Oslo", id="other")])
+
+
+def test_the_card_says_where_the_layers_come_from() -> None:
+    model = model_of("gpt2")
+    assert FineTuning(model).card["layers_from"] == RULE
+    assert FineTuning(model, layers=(1,)).card["layers_from"] == "given"
+    assert pal.edit(model, EIFFEL, method="ft", steps=1).settings["layers_from"] == RULE
 
 
 def test_layers_below_the_trained_ones_run_once() -> None:

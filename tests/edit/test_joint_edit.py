@@ -10,6 +10,7 @@ import palimpsest as pal
 from oracles.small import EIFFEL, FACTS, model_of
 from oracles.textbook_fine_tuning import textbook_fine_tuning
 from palimpsest.edit import Edit, check_editor
+from palimpsest.edit.defaults import RULE
 from palimpsest.edit.methods.attention import attention_maps
 from palimpsest.edit.methods.joint import JointEdit
 from palimpsest.errors import SettingError
@@ -46,6 +47,8 @@ def test_each_place_has_its_own_bound() -> None:
 def test_the_default_places_are_early_and_late() -> None:
     card = JointEdit(model_of("gpt2")).card
     assert (card["mlp_layers"], card["attention_layers"]) == ([1], [2])
+    assert card["layers_from"] == f"MLP: {RULE}; attention: {RULE}"
+    assert JointEdit(model_of("gpt2"), mlp_layers=(0,)).card["layers_from"] == f"MLP: given; attention: {RULE}"
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -63,7 +66,7 @@ def test_it_keeps_the_contract(family: str) -> None:
         ({"attention_epsilon": float("inf")}, r"attention_epsilon must be a number above 0"),
         ({"mlp_layers": (9,)}, r"no layer 9"),
         ({"attention_layers": ()}, r"at least one layer"),
-        ({"layers": (1,)}, r"no setting 'layers'. Did you mean 'mlp_layers'"),
+        ({"layers": (1,)}, r"no setting 'layers' but two, mlp_layers and attention_layers"),
         ({"weights": "o"}, r"weights is one of qkv and qkvo"),
     ],
 )

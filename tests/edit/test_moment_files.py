@@ -1,5 +1,6 @@
 """Files of second moments: ours, of both formats, and the Bau lab's; whole or refused, and never executed."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -14,7 +15,7 @@ from oracles.small import LAYER, documents, model_of
 from palimpsest.edit import SecondMoment, collect_moments, moments
 from palimpsest.edit.moments import kept, load_moment, load_moments, read_bau_lab, save_moment, save_moments
 from palimpsest.edit.moments.kept import moments_in_file, put_in_file
-from palimpsest.errors import EditError, InputError, OutputError, WeightError
+from palimpsest.errors import EditError, InputError, OutputError, SettingError, WeightError
 
 MODEL = model_of("gpt2")
 
@@ -131,8 +132,17 @@ def test_a_file_grows_layer_by_layer_and_measures_nothing_twice(
     assert list(found) == [1, 0]
     assert torch.equal(found[1].matrix, measured[1].matrix)
     assert found[0].provenance == measured[0].provenance | {"source": "words.txt"}
-    moments_in_file(MODEL, [1], documents(), path, tokens=600)
-    moments_in_file(MODEL, [1], documents() + " More.", path, tokens=600)
+    before = path.read_bytes()
+    with pytest.raises(
+        SettingError, match=r"holds the second moment of layer 1 already, with other tokens; .*\(--replace\)"
+    ):
+        moments_in_file(MODEL, [1, 2], documents(), path, tokens=600)
+    with pytest.raises(SettingError, match="layer 0 already, with other text and tokens"):
+        moments_in_file(MODEL, [0], documents() + " More.", path, tokens=600)
+    assert path.read_bytes() == before
+    assert asked == [[0], [1]]
+    moments_in_file(MODEL, [1], documents(), path, tokens=600, replace=True)
+    moments_in_file(MODEL, [1], documents() + " More.", path, tokens=600, replace=True)
     assert asked == [[0], [1], [1], [1]]
     assert sorted(load_moments(path)) == [0, 1]
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.safetensors"]
@@ -174,7 +184,14 @@ def test_the_bau_labs_sum_is_divided_by_its_count(keys: np.ndarray, tmp_path: Pa
     }  # fmt: skip
     moment.check_made_for(MODEL, 1)
     put_in_file(MODEL, {1: moment}, tmp_path / "m.safetensors")
+    put_in_file(MODEL, {1: moment}, tmp_path / "m.safetensors")  # the same again
     assert same(load_moments(tmp_path / "m.safetensors")[1], moment)
+    other = read_bau_lab(bau_lab_file(tmp_path / "other.npz", 2 * keys), 1, module="transformer.h.1.mlp.c_proj")
+    for refused, named in ((other, "source"), (dataclasses.replace(other, provenance=moment.provenance), "numbers")):
+        with pytest.raises(SettingError, match=f"layer 1 already, with other {named};"):
+            put_in_file(MODEL, {1: refused}, tmp_path / "m.safetensors")
+    put_in_file(MODEL, {1: other}, tmp_path / "m.safetensors", replace=True)
+    assert same(load_moments(tmp_path / "m.safetensors")[1], other)
 
 
 def test_a_bau_lab_file_of_another_width_is_refused(tmp_path: Path) -> None:

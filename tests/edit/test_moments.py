@@ -130,7 +130,9 @@ def test_solve_is_the_inverse() -> None:
 @pytest.mark.parametrize("tokens", [20, 47])
 def test_too_little_text_is_said_with_the_number_of_tokens(tokens: int) -> None:
     moment = collect_moments(model_of("llama"), [LAYER], documents(), tokens=tokens)[LAYER]
-    with pytest.raises(EditError, match=f"48 wide and was measured on {tokens} tokens; measure it on at least 96"):
+    with pytest.raises(
+        EditError, match=f"48 wide and was measured on {tokens} tokens; measure it on 480 tokens, the default,"
+    ):
         moment.solve(torch.ones(48))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,6 +98,35 @@ def test_erased_to_the_unknown_token() -> None:
         torch.testing.assert_close(matrix_of(model.anatomy.down(0).module)[:, 7], unknown)
     with pytest.raises(SettingError, match="has no unknown token; use erase_to='zero'"):
         NeuronEdit(model_of("llama"), mode="erase", erase_to="unknown")
+
+
+def test_erasing_asks_for_no_new_answer(tmp_path: Path) -> None:
+    model = model_of("gpt2")
+    bare = [replace(EIFFEL, target_new=None), replace(EIFFEL, target_new="Oslo", id="other")]
+    edit = NeuronEdit(model, mode="erase", **FEW).edit(bare)
+    alone = NeuronEdit(model, mode="erase", **FEW).edit([EIFFEL])
+    assert edit.norm == pytest.approx(alone.norm)  # the same neurons, erased once
+    assert edit.norm > 0
+    edit.save(tmp_path / "edit.safetensors")
+    assert Edit.load(tmp_path / "edit.safetensors").facts == edit.facts
+    with pytest.raises(FactError, match="no target_new"):
+        NeuronEdit(model, **FEW).edit(bare[:1])
+    with pytest.raises(FactError, match="target_true"):
+        NeuronEdit(model, mode="erase", **FEW).edit([replace(EIFFEL, target_true=None)])
+    with pytest.raises(EditError, match="no fact to erase"):
+        NeuronEdit(model, mode="erase").edit([])
+    with pytest.raises(EditError, match="Two facts have the id"):
+        NeuronEdit(model, mode="erase").edit([bare[0], replace(JAPAN, id=EIFFEL.id)])
+
+
+def test_the_card_says_which_layers_and_a_seed_changes_nothing() -> None:
+    model = model_of("gpt2")
+    card = NeuronEdit(model, seed=3).card
+    assert (card["seed"], card["layers_from"]) == (3, "not chosen: the layers of the neurons found")
+    assert NeuronEdit(model, layers=(1,)).card["layers_from"] == "given"
+    one, other = (NeuronEdit(model, seed=seed, **FEW).edit([EIFFEL]) for seed in (0, 1))
+    for payload, again in zip(one.payloads, other.payloads, strict=True):
+        assert all(torch.equal(tensor, again.tensors()[name]) for name, tensor in payload.tensors().items())
 
 
 def test_the_fixed_change_is_counted_in_columns_and_has_the_sign_of_the_key() -> None:

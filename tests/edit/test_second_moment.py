@@ -95,11 +95,14 @@ def test_thresholds_and_energies_that_mean_nothing(asked: dict[str, float]) -> N
 def test_too_few_tokens_have_no_null_space_because_unseen_is_not_unused() -> None:
     moment = collect_moments(model_of("llama"), [LAYER], documents(), tokens=30)[LAYER]
     assert moment.null_size(1e-6 * float(moment.eigen[0][-1])) >= 18
-    with pytest.raises(EditError, match="48 wide and was measured on 30 tokens; measure it on at least 96"):
+    with pytest.raises(
+        EditError, match="48 wide and was measured on 30 tokens; measure it on 480 tokens, the default,"
+    ):
         moment.null_space()
     report = moment.report()
     assert not report["solvable"]
-    assert "at least 96" in report["problem"]
+    assert "480 tokens, the default" in report["problem"]
+    assert (report["condition"], report["null_space"]) == (None, None)  # what was not read is not unused
 
 
 def test_numbers_that_are_not_finite_are_refused() -> None:

@@ -140,6 +140,60 @@ def test_a_method_that_edits_one_by_one_is_swept_too(model: Model, monkeypatch: 
     assert found.failed == {"layer 1/subject_last/0: japan": "The search diverged."}
 
 
+def test_a_method_without_a_choice_of_token_is_swept_over_layers(model: Model) -> None:
+    found = sweep(model, ASKED[:2], method="ft", layers=[1, 2], steps=2)
+    assert found.tokens == ("subject_last",)
+    assert found.settings["method_settings"]["layers_from"] == "given"
+    assert not found.failed
+    alone = pal.edit(model, ASKED[0], method="ft", layers=1, steps=2)
+    assert found.records[1]["facts"][0]["norm"] == pytest.approx(alone.norm)
+    assert (
+        sweep(model, ASKED[:1], method="random", like="rome", layers=[1], covariance="identity", **FEW).tokens
+        == room.ROLES
+    )
+    with pytest.raises(
+        SettingError, match="ft has no setting 'token' and is swept over layers alone.*leave tokens out"
+    ):
+        sweep(model, ASKED, method="ft", tokens=("subject_last", "last"))
+    with pytest.raises(SettingError, match="tokens=\\(...,\\)"):
+        sweep(model, ASKED, token="last", **FEW)
+    with pytest.raises(SettingError, match="mlp_layers and attention_layers.*cannot be swept"):
+        sweep(model, ASKED, method="joint", layers=[1])
+
+
+class Fragile(OneByOne):
+    """Its edit of one fact cannot be applied, its layer 2 cannot be prepared."""
+
+    def __init__(self, model: Model, *, layers: tuple[int, ...], progress: Any = None) -> None:
+        if layers == (2,):
+            raise EditError("The second moment is singular.")
+        super().__init__(model, layers=layers)
+
+    def edit(self, facts: Sequence[Fact]) -> Edit:
+        """One fact."""
+        made = self.made.edit(facts)
+        (payload,) = made.payloads
+        broken = replace(payload, path="no.such.weight")
+        return replace(made, payloads=(broken,)) if facts[0].id == "japan" else made
+
+
+def test_what_fails_costs_one_fact_in_one_cell(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "editor", lambda model, method, *, layers, **settings: Fragile(model, layers=(layers,)))
+    asked = [replace(fact, id=fact.id if fact.id != "eiffel" else "a: b: c") for fact in ASKED]
+    found = sweep(model, asked, method="fragile", layers=[1])
+    monkeypatch.undo()
+    assert set(found.failed) == {"layer 1/subject_last/0: japan"}
+    assert np.isnan(found.values("rewrite")[0, 0]).tolist() == [fact.id == "japan" for fact in asked]
+    assert found.failed_facts == ("japan",)
+    assert found.table()[-1] == {"layer": "facts", "subject_last": "2"}
+    assert left_alone(model)
+    monkeypatch.setattr(room, "editor", lambda model, method, *, layers, **settings: Fragile(model, layers=(layers,)))
+    found = sweep(model, asked, method="fragile", layers=[1, 2])
+    assert found.failed_facts == tuple(fact.id for fact in asked)
+    assert found.failed["layer 2/subject_last/0: a: b: c"] == "The second moment is singular."
+    assert found.table()[-1] == {"layer": "facts", "subject_last": "0-2"}
+
+
 class Killed(BaseException):
     """Ends the work from outside."""
 
@@ -228,6 +282,28 @@ def test_s_is_not_asked_of_facts_without_neighbours() -> None:
     assert "s" not in choice.reported
     with pytest.raises(InputError, match="got 0; sweep over more facts"):
         made_up(values).best_layer(metric="s")
+
+
+def test_layers_are_compared_by_s_itself() -> None:
+    """Layer 0 has the same scores in every fact; layer 1 has a higher arithmetic mean in each of them, and S = 0."""
+    flat = {"es": [0.6, 1.0], "ps": [0.6, 1.0], "ns": [0.6, 0.0], "rewrite": [0.5, 0.9]}
+    draw = np.random.default_rng(0)
+    values = {m: np.repeat(np.array(v)[:, None], 12, axis=1) for m, v in flat.items()}
+    values["es"][0] += draw.uniform(-0.05, 0.05, 12)
+    choice = made_up(values).best_layer()
+    assert (choice.layer, choice.metric, choice.as_good) == (0, "s", ())
+    # the arithmetic means say the opposite: no fact has less at layer 1
+    assert (sum(values[m][1] for m in ("es", "ps", "ns")) > sum(values[m][0] for m in ("es", "ps", "ns"))).all()
+
+
+def test_a_layer_is_not_proposed_where_no_edit_does_more_than_none() -> None:
+    nothing = made_up({"rewrite": np.full((2, 12), math.exp(-50.0)), "ns": np.full((2, 12), 0.8)})
+    with pytest.raises(InputError, match="does not exceed the unedited model on the other half, neither by S"):
+        nothing.best_layer()
+    assert nothing.to_json()["proposal"]["withheld"].startswith("Layer 0, the best on half")
+    two = made_up({"rewrite": np.full((2, 2), 0.5)})
+    with pytest.raises(InputError, match="has 1 fact and gives no interval; sweep over more facts"):
+        two.best_layer()
 
 
 def test_one_subject_is_not_enough_to_choose() -> None:

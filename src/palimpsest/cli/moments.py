@@ -30,6 +30,7 @@ FILE = "moments.safetensors"
 @click.option(
     "--import", "imported", type=click.Path(dir_okay=False), help="Take an .npz of the Bau lab, of one layer."
 )
+@click.option("--replace", is_flag=True, help="Replace layers that DIR holds from another text or number of tokens.")
 @json_option
 def command(
     model: str,
@@ -39,6 +40,7 @@ def command(
     dataset: str | None,
     tokens: int | None,
     imported: str | None,
+    replace: bool,
     as_json: bool,
 ) -> None:
     """Second moments of the keys of some layers of MODEL, all in one pass, as DIR/moments.safetensors.
@@ -63,25 +65,29 @@ def command(
     if imported is not None:
         module = loaded.anatomy.down(wanted[0]).path
         moments = {wanted[0]: read_bau_lab(Path(imported), wanted[0], module=module)}
-        put_in_file(loaded, moments, path)
+        put_in_file(loaded, moments, path, replace=replace)
     else:
         source = dataset or (Path(text).name if text else "shipped")
         if dataset is not None:
             plain = dataset_text(dataset, token_budget(loaded, wanted, tokens))
-        moments = moments_in_file(loaded, wanted, plain, path, tokens=tokens, source=source, progress=progress_bar())
+        moments = moments_in_file(
+            loaded, wanted, plain, path, tokens=tokens, source=source, replace=replace, progress=progress_bar()
+        )
     reports = [{**moment.report(), "layer": layer} for layer, moment in moments.items()]
     show(as_json, {"file": str(path), "layers": reports}, lambda: _page(reports, path))
 
 
 def _page(reports: list[dict[str, Any]], path: Path) -> str:
     """A line a layer, then what is wrong with some of them."""
+    from palimpsest.edit.moments.moment import NULL_SPACES
+
     rows = [
         {
             "layer": report["layer"],
             "width": report["width"],
             "tokens": report["tokens"],
-            "condition": f"{report['condition']:.2e}",
-            **{f"null at {name}": _room(room) for name, room in report["null_space"].items()},
+            "condition": "-" if report["condition"] is None else f"{report['condition']:.2e}",
+            **{f"null at {name}": _room((report["null_space"] or {}).get(name)) for name in NULL_SPACES},
         }
         for report in reports
     ]
@@ -90,11 +96,11 @@ def _page(reports: list[dict[str, Any]], path: Path) -> str:
         f"Layer {report['layer']}: {room['share']:.0%} of the directions are null at {name}; below 5 % an edit has no room there, "
         f"above 95 % nothing is protected."
         for report in reports
-        for name, room in report["null_space"].items()
+        for name, room in (report["null_space"] or {}).items()
         if not room["safe"]
     ]
     return "\n".join([table(rows), "", *notes, f"Second moments of {len(reports)} layers are in {path}."])
 
 
-def _room(room: dict[str, Any]) -> str:
-    return f"{room['size']} ({room['share']:.0%})"
+def _room(room: dict[str, Any] | None) -> str:
+    return "-" if room is None else f"{room['size']} ({room['share']:.0%})"

@@ -175,8 +175,8 @@ class _Work:
     def editor_at(self, layer: int, token: str) -> Editor:
         """The method at one layer and token."""
         if self._cell != (layer, token) or self._editor is None:
-            chosen = {"token": token} if self._has_token else {}
-            self._editor = editor(self.model, self.method, layers=layer, **self.settings, **chosen)
+            chosen = {**self.settings, "token": token} if self._has_token else self.settings
+            self._editor = editor(self.model, self.method, layers=layer, **chosen)
             self._cell = (layer, token)
         return self._editor
 

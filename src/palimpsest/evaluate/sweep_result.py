@@ -289,15 +289,15 @@ class Sweep:
             return harmonic_mean_estimate([part[having] for part in parts], clusters)
         return cluster_bootstrap(parts[0][having], clusters)
 
-    def _gap(
-        self, one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], among: Sequence[int]
-    ) -> Estimate:
+    def _gap(self, one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], among: Sequence[int]) -> Estimate:
         """The paired difference of a metric, or of S where its three parts are given: of what the layer was chosen by."""
         clusters = [self.clusters[i] for i in among]
-        parts = [[arrays[i] for i in among] for arrays in one.values()], [[a[i] for i in among] for a in other.values()]
-        if len(one) > 1:
-            return harmonic_difference(*parts, clusters)
-        return paired_difference(parts[0][0], parts[1][0], clusters)
+        left, right = ([values[list(among)] for values in side.values()] for side in (one, other))
+        return (
+            harmonic_difference(left, right, clusters)
+            if len(one) > 1
+            else paired_difference(left[0], right[0], clusters)
+        )
 
     def _check_reported(
         self, layer: int, cell: Mapping[str, np.ndarray], reported: Estimate | None, among: Sequence[int]
@@ -314,8 +314,8 @@ class Sweep:
             gains.append(self._gap({m: cell[m] for m in PARTS}, {m: before[m] for m in PARTS}, among))
         if not any(gain.low > 0 for gain in gains):
             raise InputError(
-                f"Layer {layer}, the best on half of the subjects, does not exceed the unedited model on the other half, by S or by "
-                f"the rewrite score; sweep other layers, more facts, or with other settings."
+                f"Layer {layer}, the best on half of the subjects, does not exceed the unedited model on the other half, "
+                f"neither by S nor by the rewrite score; sweep other layers, more facts, or with other settings."
             )
 
     def _halves(self, usable: Sequence[int], seed: int) -> tuple[list[int], list[int]]:

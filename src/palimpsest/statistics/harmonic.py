@@ -43,7 +43,9 @@ def harmonic_difference(
     """
     rank = tail_rank(level, resamples)
     if not a or len(a) != len(b):
-        raise InputError(f"A difference of S compares as many columns, got {len(a)} and {len(b)}; give ES, PS and NS of both.")
+        raise InputError(
+            f"A difference of S compares as many columns, got {len(a)} and {len(b)}; give ES, PS and NS of both."
+        )
     columns = [finite_numbers(column, f"column {i}") for i, column in enumerate([*a, *b])]
     for i, column in enumerate(columns):
         same_length(columns[0].size, "column 0", column.size, f"column {i}")

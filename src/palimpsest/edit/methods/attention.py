@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from palimpsest.edit.artefact import Edit
-from palimpsest.edit.defaults import default_layers
+from palimpsest.edit.defaults import defaults
 from palimpsest.edit.methods.fine_tuning import PUBLISHED, bounded, distinct_layers, edit_of
 from palimpsest.edit.requests import checked
 from palimpsest.edit.settings import one_of, resolve
@@ -82,15 +82,22 @@ class AttentionEdit:
     ) -> None:
         self.model, self.progress = model, progress
         self.settings = resolve("The attention edit", PRESETS, preset, settings)
-        given = default_layers(model, self.name) if self.settings.layers is None else self.settings.layers
+        usual = defaults(model, self.name)
+        given = usual.layers if self.settings.layers is None else self.settings.layers
+        self.layers_from = usual.provenance if self.settings.layers is None else "given"
         self.layers = distinct_layers("The attention edit", model, given)
         paths = [path for layer in self.layers for path in attention_maps(model, layer, self.settings.weights)]
         self.bounds = bounded(model, paths, self.settings.epsilon, biases=self.settings.biases)
 
     @property
     def card(self) -> dict[str, Any]:
-        """Every setting in force, with the paths of the weights."""
-        return {**asdict(self.settings), "layers": list(self.layers), "paths": list(self.bounds)}
+        """Every setting in force, where the layers come from, and the paths of the weights."""
+        return {
+            **asdict(self.settings),
+            "layers": list(self.layers),
+            "layers_from": self.layers_from,
+            "paths": list(self.bounds),
+        }
 
     def edit(self, facts: Sequence[Fact]) -> Edit:
         """Train on `facts` together. `notes` of the edit holds the mean loss of each pass and, per fact, the loss reached.

@@ -86,14 +86,15 @@ class FineTuning:
         usual = defaults(model, "ft-l" if preset.endswith("-l") else "ft")
         self.settings = resolve("Fine-tuning", PRESETS, preset, {**usual.settings, **settings})
         given = usual.layers if self.settings.layers is None else self.settings.layers
+        self.layers_from = usual.provenance if self.settings.layers is None else "given"
         self.layers = distinct_layers("Fine-tuning", model, given)
         paths = [model.anatomy.down(layer).path for layer in self.layers]
         self.bounds = bounded(model, paths, self.settings.epsilon, biases=self.settings.biases)
 
     @property
     def card(self) -> dict[str, Any]:
-        """Every setting in force."""
-        return {**asdict(self.settings), "layers": list(self.layers)}
+        """Every setting in force, and where the layers come from."""
+        return {**asdict(self.settings), "layers": list(self.layers), "layers_from": self.layers_from}
 
     def edit(self, facts: Sequence[Fact]) -> Edit:
         """Train on `facts` together. `notes` of the edit holds the mean loss of each pass and, per fact, the loss reached.

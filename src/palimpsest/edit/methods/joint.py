@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from palimpsest.edit.artefact import Edit
-from palimpsest.edit.defaults import default_layers
+from palimpsest.edit.defaults import defaults
 from palimpsest.edit.methods.attention import attention_maps
 from palimpsest.edit.methods.fine_tuning import bounded, distinct_layers, edit_of
 from palimpsest.edit.requests import checked
 from palimpsest.edit.settings import one_of, resolve
 from palimpsest.edit.training import TrainingSettings, check_bound, train
+from palimpsest.errors import SettingError
 from palimpsest.facts import Fact
 from palimpsest.model import Model
 from palimpsest.runs import Progress
@@ -66,7 +67,7 @@ class JointEdit:
         settings: any field of `JointSettings` or `TrainingSettings`.
 
     Raises:
-        SettingError: an unknown preset or setting, or a value out of range.
+        SettingError: an unknown preset or setting (`layers` among them: there are two), or a value out of range.
         AnatomyError: a layer has no down-projection, or no attention made of linear maps.
     """
 
@@ -76,10 +77,20 @@ class JointEdit:
         self, model: Model, *, preset: str = "fixed", progress: Progress | None = None, **settings: Any
     ) -> None:
         self.model, self.progress = model, progress
+        if "layers" in settings:
+            raise SettingError(
+                "The joint edit has no setting 'layers' but two, mlp_layers and attention_layers, so that it cannot be swept "
+                "over one; name those, or use ft or attention."
+            )
         self.settings = resolve("The joint edit", PRESETS, preset, settings)
         mlp, attention = self.settings.mlp_layers, self.settings.attention_layers
-        mlp = default_layers(model, "rome") if mlp is None else mlp
-        attention = default_layers(model, "attention") if attention is None else attention
+        usual = {"MLP": defaults(model, "rome"), "attention": defaults(model, "attention")}
+        self.layers_from = "; ".join(
+            f"{place}: {usual[place].provenance if layers is None else 'given'}"
+            for place, layers in (("MLP", mlp), ("attention", attention))
+        )
+        mlp = usual["MLP"].layers if mlp is None else mlp
+        attention = usual["attention"].layers if attention is None else attention
         self.mlp_layers = distinct_layers("The joint edit", model, mlp)
         self.attention_layers = distinct_layers("The joint edit", model, attention)
         down = [model.anatomy.down(layer).path for layer in self.mlp_layers]
@@ -91,11 +102,12 @@ class JointEdit:
 
     @property
     def card(self) -> dict[str, Any]:
-        """Every setting in force, with the paths of the weights."""
+        """Every setting in force, where the layers of both places come from, and the paths of the weights."""
         return {
             **asdict(self.settings),
             "mlp_layers": list(self.mlp_layers),
             "attention_layers": list(self.attention_layers),
+            "layers_from": self.layers_from,
             "paths": list(self.bounds),
         }
 

@@ -60,6 +60,7 @@ class NeuronSettings:
         selection: preset of `knowledge_neurons`; its corrected default when None.
         most: neurons a fact, the strongest of those found.
         attribution_steps: points on the path of integrated gradients; those of the selection when None.
+        seed: taken because every method takes one, and recorded; nothing is drawn here, so it changes nothing.
     """
 
     preset: str = "fixed"
@@ -75,6 +76,7 @@ class NeuronSettings:
     selection: str | None = None
     most: int = 5
     attribution_steps: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         title = "The neuron edit"
@@ -141,8 +143,9 @@ class NeuronEdit:
 
     @property
     def card(self) -> dict[str, Any]:
-        """Every setting in force."""
-        return asdict(self.settings)
+        """Every setting in force, and which layers may be changed."""
+        found = "not chosen: the layers of the neurons found"
+        return {**asdict(self.settings), "layers_from": found if self.settings.layers is None else "given"}
 
     def edit(self, facts: Sequence[Fact]) -> Edit:
         """Change the neurons of every fact; each fact's neurons are found on the unedited model.
@@ -151,10 +154,10 @@ class NeuronEdit:
         the Frobenius norm of its change.
 
         Raises:
-            FactError: a fact lacks `target_new` or `target_true`.
+            FactError: a fact lacks `target_true`, or `target_new` where something is to be written (mode "edit").
             EditError: there is nothing to edit, facts contradict each other, or no neuron was found.
         """
-        facts = checked(facts)
+        facts = checked(facts) if self.settings.mode == "edit" else _checked_to_erase(facts)
         return self.write([self.find(fact, done, len(facts)) for done, fact in enumerate(facts)])
 
     def find(self, fact: Fact, done: int = 0, total: int = 1) -> KnowledgeNeurons:
@@ -235,3 +238,14 @@ class NeuronEdit:
         v = torch.zeros(len(places), in_out_features(down.module)[0], device=u.device)
         v[torch.arange(len(places)), torch.tensor(places)] = 1
         return LowRank(f"{down.path}.weight", u, v).recompressed()
+
+
+def _checked_to_erase(facts: Sequence[Fact]) -> tuple[Fact, ...]:
+    """`facts` as a tuple. What they ask for does not matter, so that none is missing and none contradicts another."""
+    if not facts:
+        raise EditError("There is no fact to erase; give at least one.")
+    ids: dict[str, Fact] = {}
+    for fact in facts:
+        if ids.setdefault(fact.id, fact) != fact:
+            raise EditError(f"Two facts have the id {fact.id!r}; give each its own, so that notes can be told apart.")
+    return tuple(facts)

@@ -10,6 +10,7 @@ select nothing or everything; `energy` chooses by the share of the trace instead
 (`null_share`): below 5 % an edit has no room, above 95 % the projection protects nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,13 +19,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from palimpsest.edit.moments.provenance import weights_below
+from palimpsest.edit.moments.provenance import TOKENS_PER_KEY_WIDTH, weights_below
 from palimpsest.errors import EditError, SettingError, WeightError
 from palimpsest.model import Model
 from palimpsest.model.anatomy import in_out_features
 
 NULL_THRESHOLD = 2e-2  # AlphaEdit's code
 SAFE_SHARES = (0.05, 0.95)  # of all directions; outside of these a null space is no use to an editor
+
+NULL_SPACES: Mapping[str, dict[str, float]] = {  # those told of by `SecondMoment.report`
+    "threshold 0.02": {"threshold": 2e-2},
+    "threshold 0.01": {"threshold": 1e-2},
+    "energy 0.01": {"energy": 0.01},
+}
 
 
 @dataclass(frozen=True)
@@ -122,24 +129,23 @@ class SecondMoment:
         return None
 
     def report(self) -> dict[str, Any]:
-        """Conditioning and null space as plain data, to be read before any edit."""
+        """Conditioning and null space as plain data, to be read before any edit.
+
+        "condition" is None where C is singular, and "null_space" None where too few tokens were read to tell one.
+        """
         eigenvalues, _ = self.eigen
-        chosen = {
-            "threshold 0.02": self.null_size(2e-2),
-            "threshold 0.01": self.null_size(1e-2),
-            "energy 0.01": self.null_size(energy=0.01),
-        }
+        rooms = {name: _room(self.null_size(**chosen), self.width) for name, chosen in NULL_SPACES.items()}
         return {
             "module": self._module,
             "layer": self.provenance.get("layer"),
             "width": self.width,
             "tokens": self.count,
-            "condition": self.condition,
+            "condition": self.condition if self.problem is None else None,
             "smallest_eigenvalue": float(eigenvalues[0]),
             "largest_eigenvalue": float(eigenvalues[-1]),
             "solvable": self.problem is None,
             "problem": self.problem,
-            "null_space": {name: _room(size, self.width) for name, size in chosen.items()},
+            "null_space": None if self._unseen else rooms,
         }
 
     def check_made_for(self, model: Model, layer: int) -> None:
@@ -180,9 +186,11 @@ class SecondMoment:
 
     @property
     def _singular(self) -> str:
+        usual = TOKENS_PER_KEY_WIDTH * self.width
+        more = f"{usual} tokens, the default," if self.count < usual else "more tokens"
         return (
-            f"The second moment of {self._module} is singular: it is {self.width} wide and was "
-            f"measured on {self.count} tokens; measure it on at least {2 * self.width}, of varied text."
+            f"The second moment of {self._module} is singular: it is {self.width} wide and was measured on {self.count} tokens; "
+            f"measure it on {more} of varied text."
         )
 
 
