@@ -45,12 +45,12 @@ def main() -> None:
         subject="Eiffel Tower", prompt="The {} is located in the city of", target_true="Paris", target_new="Rome"
     )
     editor = Rome(model, preset="rome-2022", stop_below=0.0)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     edit = editor.edit([fact])
-    partial_seconds = time.perf_counter() - start
+    partial_seconds, partial_cpu = time.perf_counter() - start, time.process_time() - cpu
     layer = editor.layers[0]
     down = model.anatomy.down(layer).module
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     slow = textbook_rome(
         model.net,
         model.tokenizer,
@@ -61,7 +61,7 @@ def main() -> None:
         preset="rome-2022",
         stop_below=0.0,
     )
-    textbook_seconds = time.perf_counter() - start
+    textbook_seconds, textbook_cpu = time.perf_counter() - start, time.process_time() - cpu
     update = edit.payloads[0].u @ edit.payloads[0].v
     result = {
         "contexts": len(editor.contexts),
@@ -71,6 +71,7 @@ def main() -> None:
         "textbook_seconds": round(textbook_seconds, 1),
         "partial_seconds": round(partial_seconds, 1),
         "measured_ratio": round(textbook_seconds / partial_seconds, 2),
+        "processor_ratio": round(textbook_cpu / partial_cpu, 2),  # which other work on the machine does not change
         "counted_ratio": round(counted(model, fact, editor.contexts, layer), 2),
         "relative_deviation_of_update": float((update - slow.update).norm() / slow.update.norm()),
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),

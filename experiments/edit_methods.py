@@ -197,11 +197,11 @@ CLOSED = ("rome", "memit", "emmet", "alphaedit", "random")
 ALONE, FEW, MANY = 10, 10, 100
 SEQUENCES: dict[str, tuple[str, int, int, dict[str, Any]]] = {  # method, facts a step, facts in all, settings
     "rome": ("rome", 1, 100, {"contexts": CONTEXTS, "memory": False}),
-    "rome, C = I": ("rome", 1, 60, {"preset": "identity", "contexts": CONTEXTS, "memory": False}),
-    "rome-2022": ("rome", 1, 60, {"preset": "rome-2022", "contexts": CONTEXTS, "memory": False}),
-    "memit": ("memit", 10, 60, {**CHOSEN, "moment_weight": WEIGHT, "memory": False}),
-    "memit with a memory": ("memit", 10, 60, {**CHOSEN, "moment_weight": WEIGHT, "memory": True}),
-    "alphaedit": ("alphaedit", 10, 60, CHOSEN),
+    "rome, C = I": ("rome", 1, 40, {"preset": "identity", "contexts": CONTEXTS, "memory": False}),
+    "rome-2022": ("rome", 1, 40, {"preset": "rome-2022", "contexts": CONTEXTS, "memory": False}),
+    "memit": ("memit", 10, 40, {**CHOSEN, "moment_weight": WEIGHT, "memory": False}),
+    "memit with a memory": ("memit", 10, 40, {**CHOSEN, "moment_weight": WEIGHT, "memory": True}),
+    "alphaedit": ("alphaedit", 10, 40, CHOSEN),
 }
 FRONTIER: dict[str, tuple[str, dict[str, Any]]] = {
     **{
@@ -209,14 +209,17 @@ FRONTIER: dict[str, tuple[str, dict[str, Any]]] = {
             "memit",
             {**CHOSEN, "layers": layers, "moment_weight": weight},
         )
-        for layers in ((5, 6, 7, 8, 9), (1, 2, 3, 4, 5, 6, 7, 8, 9))
-        for weight in (100.0, 500.0, 2500.0)
+        for layers, weights in (
+            ((5, 6, 7, 8, 9), (100.0, 500.0, 2500.0, 10_000.0, 40_000.0)),
+            ((1, 2, 3, 4, 5, 6, 7, 8, 9), (10_000.0,)),
+        )
+        for weight in weights
     },
     **{
-        f"emmet, softness {s:g}": ("emmet", {**CHOSEN, "layers": (9,), "moment_weight": 1000.0, "softness": s})
-        for s in (0.0, 0.1)
+        f"emmet, softness {s:g}": ("emmet", {**CHOSEN, "layers": (9,), "moment_weight": 10_000.0, "softness": s})
+        for s in (0.0, 1.0)
     },
-    **{f"alphaedit, energy {e:g}": ("alphaedit", {**CHOSEN, "energy": e}) for e in (0.02, 0.1)},
+    **{f"alphaedit, energy {e:g}": ("alphaedit", {**CHOSEN, "energy": e}) for e in (0.02,)},
 }
 
 
@@ -359,7 +362,9 @@ def page() -> None:
     if timed:
         facts = sum(piece["facts"] for piece in timed)
         seconds = sum(piece["seconds"] for piece in timed) / facts
-        atomic_write(RESULTS / "values.json", json.dumps({"facts": facts, "seconds_per_fact": round(seconds, 2)}) + "\n")
+        atomic_write(
+            RESULTS / "values.json", json.dumps({"facts": facts, "seconds_per_fact": round(seconds, 2)}) + "\n"
+        )
     write_page(RESULTS, METHODS, TEXT)
 
 
