@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from palimpsest.edit.requests import same_keys
 from palimpsest.edit.sequence import EditSequence
 from palimpsest.edit.values import Kept
 from palimpsest.edit.walk import Walk
+from palimpsest.errors import EditError
 from palimpsest.evaluate import CounterFact, Scores
 from palimpsest.facts import Fact, read_facts
 from palimpsest.model import Model, load, pad
@@ -233,18 +235,27 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
+def attempt(made: Any, fact: Fact) -> Edit | None:
+    """The edit of one fact, or None where the method finds nothing to write (no knowledge neuron)."""
+    try:
+        return made.edit([fact])
+    except EditError as error:
+        print(error, flush=True)
+        return None
+
+
 def alone(name: str) -> None:
     """n = 1: each of the first facts by itself."""
     model, facts = load("smollm2"), records(REPORT, ALONE)
     pre, (method, settings) = unedited(model, "alone", facts), METHODS[name]
     made = prepared(model, method, settings)
     start = time.perf_counter()
-    edits = made.edit_each(facts) if hasattr(made, "edit_each") else [made.edit([fact]) for fact in facts]
+    edits = made.edit_each(facts) if hasattr(made, "edit_each") else [attempt(made, fact) for fact in facts]
     seconds, memory, post, norms = (time.perf_counter() - start) / len(facts), peak(), [], []
     for fact, edit in zip(facts, edits, strict=True):
-        with edit.applied(model):
+        with edit.applied(model) if edit else nullcontext():  # what cannot be written counts as it is
             post += CounterFact().measure(model, [fact])
-        norms.append(edit.norm)
+        norms.append(edit.norm if edit else 0.0)
     finish(
         f"n1/{name}",
         made,
