@@ -144,7 +144,7 @@ def test_everything_the_numbers_depend_on_is_recorded(model: Model, tmp_path: Pa
     settings = summary["settings"]
     assert settings["method"] == "rome"
     assert settings["weights"] == model.fingerprint()
-    assert {"preset", "layers", "key", "context_texts", "moment", "values", "seed"} <= settings[
+    assert {"preset", "layers", "key", "context_texts", "moments", "values", "seed"} <= settings[
         "method_settings"
     ].keys()
     assert {"palimpsest", "torch", "transformers"} == settings["versions"].keys()
