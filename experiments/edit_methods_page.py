@@ -69,7 +69,9 @@ def by_size(found: dict[str, dict[str, Any]], size: str, methods: Iterable[str])
 
 def tuning(found: dict[str, dict[str, Any]]) -> str:
     """The table of the tuning."""
-    kept = sorted((r for name, r in found.items() if name.startswith("tune/")), key=lambda r: (r["search"], r["lambda"]))
+    kept = sorted(
+        (r for name, r in found.items() if name.startswith("tune/")), key=lambda r: (r["search"], r["lambda"])
+    )
     header = ("search", "lambda", "ES", "PS", "NS", "S", "text nll")
     lines = [["unedited", "", *scores(kept[0], "pre"), ""]]
     lines += [[r["search"], f"{r['lambda']:g}", *scores(r), text_nll(r)] for r in kept]
@@ -93,7 +95,14 @@ def frontier(found: dict[str, dict[str, Any]]) -> str:
     kept = [(name.removeprefix("n1000/"), result) for name, result in found.items() if name.startswith("n1000/")]
     lines = [["unedited", *scores(kept[0][1], "pre"), "", "", "", ""]] if kept else []
     lines += [
-        [name, *scores(r), text_nll(r), f"{r['edit_norm']:.0f}", f"{r['seconds_per_fact']:.2f} + values", f"{r['peak_gb']:.1f}"]
+        [
+            name,
+            *scores(r),
+            text_nll(r),
+            f"{r['edit_norm']:.0f}",
+            f"{r['seconds_per_fact']:.2f} + values",
+            f"{r['peak_gb']:.1f}",
+        ]
         for name, r in sorted(kept)
     ]
     return rows(("n = 1,000", "ES", "PS", "NS", "S", "text nll", "norm", "seconds a fact", "peak GB"), lines)
@@ -104,7 +113,8 @@ def write_page(results: Path, methods: Iterable[str], text: dict[str, str]) -> N
     found, methods = load(results), list(methods)
     header = ("method", "ES", "PS", "NS", "S", "text nll", "seconds a fact", "peak GB")
     sizes = "\n\n".join(
-        f"## n = {size[1:]}\n\n{text[size]}\n\n{rows(header, by_size(found, size, methods))}" for size in ("n1", "n10", "n100")
+        f"## n = {size[1:]}\n\n{text[size]}\n\n{rows(header, by_size(found, size, methods))}"
+        for size in ("n1", "n10", "n100")
     )
     value_seconds = json.loads((results / "values.json").read_text())
     page = f"""# Every editing method on smollm2

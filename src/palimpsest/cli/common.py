@@ -42,7 +42,9 @@ def layer_list(_: click.Context, __: click.Parameter, value: str | None) -> tupl
         raise click.BadParameter(f"write layers as 9 or 5,6,7 or 5-9 or 0-29:3, got {value!r}") from None
 
 
-layers_option = click.option("--layers", callback=layer_list, help="Layers, counted from 0: 9, or 5,6,7, or 5-9, or 0-29:3.")
+layers_option = click.option(
+    "--layers", callback=layer_list, help="Layers, counted from 0: 9, or 5,6,7, or 5-9, or 0-29:3."
+)
 
 
 def _settings(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:

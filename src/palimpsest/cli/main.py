@@ -75,7 +75,10 @@ def main() -> None:
     try:
         code = group.main(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        code = _say("interrupted; edit, evaluate, moments, sweep and trace with --out go on where they stopped with the same command", 130)
+        code = _say(
+            "interrupted; edit, evaluate, moments, sweep and trace with --out go on where they stopped with the same command",
+            130,
+        )
     except click.ClickException as error:
         error.show()
         code = 2

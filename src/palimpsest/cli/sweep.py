@@ -35,7 +35,10 @@ Given = Mapping[str, Any]
 @required_out
 @click.option("--method", default="rome", show_default=True, help="Edits each fact by itself, at one layer at a time.")
 @click.option("--layers", callback=layer_list, help="9, or 5,6,7, or 5-9, or 0-29:3; ten over the depth by default.")
-@click.option("--tokens", help="Of subject_first, subject_middle, subject_last and last, with commas; by default all that the method has.")
+@click.option(
+    "--tokens",
+    help="Of subject_first, subject_middle, subject_last and last, with commas; by default all that the method has.",
+)
 @click.option(
     "--only",
     "gate",
