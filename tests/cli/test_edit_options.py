@@ -19,7 +19,9 @@ def write(path: Path, *rows: dict[str, str]) -> Path:
 def test_settings_reach_the_method(palimpsest, tiny_folder, text_file, tmp_path, method: str) -> None:
     facts = write(tmp_path / "f.jsonl", {"subject": "old tower"}, {"subject": "market"})
     own = ("--set", "moment_weight=20") if method == "memit" else ("--set", "energy=0.3")
-    code, out, err = palimpsest("edit", tiny_folder, facts, "--method", method, *SMALL, *own, "--text", text_file, "--out", tmp_path / "e")  # fmt: skip
+    code, out, err = palimpsest(
+        "edit", tiny_folder, facts, "--method", method, *SMALL, *own, "--text", text_file, "--out", tmp_path / "e"
+    )
     assert code == 0, err
     code, out, err = palimpsest("show", tmp_path / "e", "--json")
     settings = json.loads(out)["settings"]
@@ -98,6 +100,8 @@ def test_contradictions_are_named(palimpsest, tiny_folder, text_file, tmp_path) 
         {"id": "a", "subject": "old tower", "target_new": "the south"},
         {"id": "b", "subject": "old tower", "target_new": "the north"},
     )
-    code, _, err = palimpsest("edit", tiny_folder, facts, "--method", "memit", *SMALL, "--text", text_file, "--out", tmp_path / "e")  # fmt: skip
+    code, _, err = palimpsest(
+        "edit", tiny_folder, facts, "--method", "memit", *SMALL, "--text", text_file, "--out", tmp_path / "e"
+    )
     assert code == 2
     assert "a asks for 'the south' and b for 'the north'" in err

@@ -48,6 +48,7 @@ class RandomDirection:
     """
 
     name = "random"
+    resumable = True  # handed on to the other method
 
     def __init__(
         self,
