@@ -1,7 +1,7 @@
 """Every editing method on smollm2 with CounterFact records: 1, 10, 100 and 1,000 facts, and sequences.
 
     PALIMPSEST_RECORDS=... python experiments/edit_methods.py tune            # MEMIT: layers, learning rate, lambda, on records 3000-3099
-    PALIMPSEST_RECORDS=... python experiments/edit_methods.py values [i/n]    # values of the 1,000 records 4000-4999
+    PALIMPSEST_RECORDS=... python experiments/edit_methods.py values [i/n]    # values of 1,000 records from 4000 on
     PALIMPSEST_RECORDS=... python experiments/edit_methods.py run [part ...]  # resumable; results/edit-methods/
     python experiments/edit_methods.py page                                  # docs/edit-methods-on-smollm2.md
 

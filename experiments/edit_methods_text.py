@@ -1,4 +1,7 @@
-"""The words of docs/edit-methods-on-smollm2.md; the numbers in its tables come from results/edit-methods."""
+"""The words of docs/edit-methods-on-smollm2.md; the numbers in its tables come from results/edit-methods.
+
+Numbers in the remarks are written by hand and must be read again whenever the results change.
+"""
 
 TEXT = {
     "intro": """Made by

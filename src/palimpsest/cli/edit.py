@@ -77,8 +77,10 @@ def command(
     prepared = editor(loaded, method, layers=layers, resume=values, progress=progress_bar(), **chosen)
     if str(prepared.card.get("layers_from", "")).startswith(RULE):
         click.echo(f"palimpsest: layers {prepared.card['layers']} are by {RULE}", err=True)
-    for group in prepared.shared_keys(file.facts) if isinstance(prepared, ClosedForm) else []:
-        click.echo(f"palimpsest: {' and '.join(group)} share a key, so one value is sought for them together", err=True)
+    if isinstance(prepared, ClosedForm) and prepared.settings.same_key == "merge":
+        for group in prepared.shared_keys(file.facts):
+            named = " and ".join(group)
+            click.echo(f"palimpsest: {named} share a key, so one value is sought for them together", err=True)
     made = prepared.edit(file.facts)
     path = folder / "edit.safetensors"
     made.save(path)

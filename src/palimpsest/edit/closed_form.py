@@ -190,18 +190,15 @@ class ClosedForm(ABC):
             EditError: there is nothing to edit, facts contradict each other, or a value search diverged.
         """
         facts, memory = checked(facts), Memory() if memory is None else memory
-        size = self.settings.batch or len(facts)
-        batches = [facts[i : i + size] for i in range(0, len(facts), size)]
+        batches = self._batches(facts)
         groups = [self._groups(batch) for batch in batches]  # conflicts are named before anything is computed
-        updates: list[LowRank | Dense] = []
         notes: dict[str, list[Any]] = {"facts": [], "layers": [], "shared_keys": []}
         with _Written(self.model, self.paths.values()) as written:
             for batch, grouped in zip(batches, groups, strict=True):
                 self._write(batch, grouped, memory, written, notes)
                 if self.progress and len(batches) > 1:
                     self.progress(len(notes["facts"]), len(facts), batch[-1].id)
-            updates = written.updates
-        return Edit.made_for(self.model, self.name, tuple(updates), facts, self.card, notes)
+        return Edit.made_for(self.model, self.name, tuple(written.updates), facts, self.card, notes)
 
     def shared_keys(self, facts: Sequence[Fact]) -> list[list[str]]:
         """Ids of facts that share a key within a batch, which no weight can map to two values; nothing is computed.
@@ -209,12 +206,9 @@ class ClosedForm(ABC):
         Raises:
             EditError, FactError: as `edit` does before it computes anything.
         """
-        facts = checked(facts)
-        size = self.settings.batch or len(facts)
-        batches = [facts[i : i + size] for i in range(0, len(facts), size)]
         return [
             [batch[i].id for i in group]
-            for batch in batches
+            for batch in self._batches(checked(facts))
             for group in same_keys(self.model, batch, self.settings.token)
             if len(group) > 1
         ]
@@ -245,6 +239,10 @@ class ClosedForm(ABC):
             "context_texts": list(self.contexts),
             "moments": {str(l): {**self.moments[l].provenance, "count": self.moments[l].count} for l in self.layers},
         }
+
+    def _batches(self, facts: tuple[Fact, ...]) -> list[tuple[Fact, ...]]:
+        size = self.settings.batch or len(facts)
+        return [facts[i : i + size] for i in range(0, len(facts), size)]
 
     def _groups(self, facts: Sequence[Fact]) -> list[list[int]]:
         alone = [[i] for i in range(len(facts))]
@@ -298,7 +296,7 @@ class ClosedForm(ABC):
             again = Walk(self.model, first, self.contexts, self.settings.token)  # keys as they are once all is written
             for layer in self.layers:
                 for _, (keys,) in again.read(layer, "key"):
-                    memory.add(layer, combine(keys, self.settings.key))
+                    memory.add(layer, self._key(keys))
 
     def _states(self, walk: Walk, n: int) -> Float[Tensor, "n d"]:
         """What delta is added to, of every group: h after the last layer, or the combined value where that is the site."""

@@ -17,8 +17,9 @@ and with s -> 0 the constraint dW k_i = r_i holds exactly.
                   null space of C only
     identity      I                                          0                     ("C = I")
 
-C is the second moment of ordinary keys, so W moves least where ordinary text has its keys. With n keys of width d the first
-form costs d^3/3 once for the Cholesky factor of A and then 2 d^2 n + n^3; the second needs only the sums K^T K and R^T K,
+C is the second moment of ordinary keys, so W moves least where ordinary text has its keys. EMMET and ROME may have the keys of
+earlier edits in A as well (ROME those keys over its `moment_weight`). With n keys of width d the first form costs d^3/3 a batch
+and layer for the Cholesky factor of A and then 2 d^2 n + n^3; the second needs only the sums K^T K and R^T K,
 whatever n is, and is taken where n > d. `tests/oracles` holds the dense textbook solves. All in float64.
 """
 
