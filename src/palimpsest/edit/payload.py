@@ -109,12 +109,6 @@ class LowRank:
             )
         return rounded(weight.detach().to(exact) + dose * change, weight.dtype, self.path, dose)
 
-    def plus(self, other: "LowRank") -> "LowRank":
-        """The sum of two edits of one weight, kept as factors of no more rank than needed."""
-        return LowRank(
-            self.path, torch.cat([self.u, other.u], dim=1), torch.cat([self.v, other.v], dim=0)
-        ).recompressed()
-
     def recompressed(self) -> "LowRank":
         """The same product with rank at most the smaller side of W.
 
