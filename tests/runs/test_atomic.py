@@ -25,6 +25,14 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
     assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
 
+def test_a_library_that_writes_a_private_file_does_not_make_the_result_private(tmp_path):
+    (tmp_path / "plain").write_text("x")
+    with atomic_path(tmp_path / "a.bin") as temporary:
+        temporary.unlink()
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600))
+    assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
 @pytest.mark.parametrize("name", ["fsync", "replace", "open"])
 def test_full_disk_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch, name):
     path = tmp_path / "results.json"

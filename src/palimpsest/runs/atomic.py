@@ -56,12 +56,14 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             plain_file = not final.exists() or stat.S_ISREG(final.stat().st_mode)
             if plain_file:
                 os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+                mode = stat.S_IMODE(temporary.stat().st_mode)
         except OSError as error:
             raise cannot_write(path, error) from error
         if not plain_file:
             raise OutputError(f"{path} cannot be written: it is there and no plain file; choose another name.")
         yield temporary
         try:
+            temporary.chmod(mode)  # some libraries write a private file in the place of the one they were given
             _force_to_disk(temporary)
             os.replace(temporary, final)
         except OSError as error:
