@@ -29,6 +29,7 @@ COMMANDS = {
     "sweep": "edit facts at every layer and token, one edit at a time, and propose a layer",
     "trace": "causal tracing: which states or module outputs bring an answer back",
     "undo": "take the last edit of a checkpoint back, and prove it by hash",
+    "world": "the made world: train the models that know it, ask them, write its facts",
 }
 
 
@@ -66,7 +67,7 @@ def group() -> None:
 
     \b
     palimpsest VERB MODEL [FACTS] --out DIR
-    MODEL is smollm2, a folder, or a Hub id; FACTS is a file, - for standard input, shipped or reasoning.
+    MODEL is smollm2, world, a folder, or a Hub id; FACTS is a file, - for standard input, shipped or reasoning.
     """
 
 

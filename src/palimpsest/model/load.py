@@ -1,6 +1,7 @@
 """`load`: a model by name, Hub id, folder, or one that is already loaded.
 
-load("smollm2")                       # the model that comes with palimpsest
+load("smollm2")                       # the real model that comes with palimpsest
+load("world")                         # the small one that knows a made world; also "world-llama", "world-plain", "world-seed1"
 load("gpt2"), load("folder/")         # anything AutoModelForCausalLM reads
 load(net, tokenizer=tokenizer)        # your own, left as it is
 """
@@ -19,11 +20,12 @@ from palimpsest.errors import ModelError, SettingError, WeightError, did_you_mea
 from palimpsest.model.anatomy import Anatomy
 from palimpsest.model.doctor import OF_THE_WEIGHTS, examine
 from palimpsest.model.model import Model, evaluating
+from palimpsest.model.packaged import PACKAGED
 from palimpsest.model.quiet import quiet
 from palimpsest.model.remembered import passed_before, remember, wiring
 from palimpsest.model.smollm2 import smollm2_folder
 
-SHIPPED: dict[str, Callable[[], Path]] = {"smollm2": smollm2_folder}
+SHIPPED: dict[str, Callable[[], Path]] = {"smollm2": smollm2_folder, **PACKAGED}
 READERS = {"safetensors", "safetensors_rust", "huggingface_hub", "httpx", "httpx2", "requests"}
 
 
@@ -42,7 +44,7 @@ def load(
     """Load a causal language model and prove that its sites mean what their names say.
 
     Args:
-        source: "smollm2", a folder, a Hub id, or a loaded `PreTrainedModel`, wrapped by PEFT or not (which is used as
+        source: "smollm2", "world", a folder, a Hub id, or a loaded `PreTrainedModel`, wrapped by PEFT or not (which is used as
             it is, never copied).
         tokenizer: needed for a loaded model whose folder is not known.
         dtype: of the weights read; float32 on a CPU, the checkpoint's own elsewhere, when None.
