@@ -1,0 +1,76 @@
+"""Which instruments find the layer a fact was planted in, on the organisms of the made world.
+
+    palimpsest world organisms --out run/organisms                       # makes the organisms, once
+    python experiments/certify_world.py run [--organisms FOLDER]         # resumable; into run/certificate/ and results/certificate/
+    python experiments/certify_world.py page                             # docs/certificate.md
+    python experiments/certify_world.py trial [--organisms FOLDER]       # 6 facts of each, 1 sample, into run/certificate-trial/
+
+Every instrument of `palimpsest.world.certificate.instruments` reads up to 40 facts of each accepted organism that has a place to
+find; results/certificate/certificate.json holds the profiles and all that is computed from them, run/certificate/samples.jsonl
+the score of every fact.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import palimpsest as pal
+from palimpsest.facts import Fact
+from palimpsest.world import made_world
+from palimpsest.world.certificate import Certificate, certify, instruments
+from palimpsest.world.organisms import Organism, load_organisms
+
+ROOT = Path(__file__).parents[1]
+RUNS, RESULTS, ORGANISMS = ROOT / "run" / "certificate", ROOT / "results" / "certificate", ROOT / "run" / "organisms"
+FACTS, SAMPLES, STEPS, SEED = 40, 5, 20, 1
+
+
+def show(done: int, total: int, label: str) -> None:
+    print(f"{done}/{total} {label}", flush=True)
+
+
+def known_facts(organisms: Sequence[Organism]) -> list[Fact]:
+    """Facts of the world in the relations that were planted: their subjects are swapped in, beside the planted ones."""
+    planted = {fact.relation for one in organisms for fact in one.facts}
+    world = made_world()
+    return [world.record(fact, probes=0) for fact in world.facts if fact.relation in planted]
+
+
+def run(folder: Path, *, trial: bool = False) -> Certificate:
+    """All instruments on all organisms."""
+    organisms = load_organisms(folder)
+    models = {name: pal.load(name) for name in sorted({one.base for one in organisms})}
+    runs = RUNS.with_name("certificate-trial") if trial else RUNS
+    tools = (
+        instruments(samples=1, steps=4, seed=SEED) if trial else instruments(samples=SAMPLES, steps=STEPS, seed=SEED)
+    )
+    found = certify(
+        tools,
+        organisms,
+        models,
+        facts=6 if trial else FACTS,
+        resamples=200 if trial else 2000,
+        seed=SEED,
+        out=runs,
+        progress=show,
+    )
+    results = runs if trial else RESULTS
+    results.mkdir(parents=True, exist_ok=True)
+    found.save(results / "certificate.json")
+    print(found.table())
+    return found
+
+
+def main() -> None:
+    """`run`, `trial` or `page`."""
+    if sys.argv[1:2] == ["page"]:
+        from certify_world_page import write  # beside this file
+
+        return write()
+    folder = Path(sys.argv[3]) if sys.argv[2:3] == ["--organisms"] else ORGANISMS
+    run(folder, trial=sys.argv[1:2] == ["trial"])
+    return None
+
+
+if __name__ == "__main__":
+    main()
