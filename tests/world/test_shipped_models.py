@@ -24,7 +24,8 @@ def shipped() -> list[str]:
 def asked(seed: int, *, seen: bool, count: int = 300) -> tuple[list[str], list[str]]:
     """Prompts and answers of facts drawn from the world, each in a drawn wording."""
     random = Random(seed)
-    facts = [random.choice(made_world().facts) for _ in range(count)]
+    world = made_world()
+    facts = [random.choice(world.facts) for _ in range(count)]
     wordings = [random.choice([w for w in relations()[fact.relation].wordings if w.seen == seen]) for fact in facts]
     return [w.of(fact.subject) for fact, w in zip(facts, wordings, strict=True)], [fact.object for fact in facts]
 
