@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -198,13 +198,17 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 CLOSED = ("rome", "memit", "emmet", "alphaedit", "random")
 ALONE, FEW, MANY = 10, 10, 100
 SEQUENCES: dict[str, tuple[str, int, int, dict[str, Any]]] = {  # method, facts a step, facts in all, settings
-    "rome": ("rome", 1, 100, {"contexts": CONTEXTS, "memory": False}),
-    "rome, C = I": ("rome", 1, 40, {"preset": "identity", "contexts": CONTEXTS, "memory": False}),
-    "rome-2022": ("rome", 1, 40, {"preset": "rome-2022", "contexts": CONTEXTS, "memory": False}),
-    "memit": ("memit", 10, 40, {**CHOSEN, "moment_weight": WEIGHT, "memory": False}),
-    "memit with a memory": ("memit", 10, 40, {**CHOSEN, "moment_weight": WEIGHT, "memory": True}),
-    "alphaedit": ("alphaedit", 10, 40, CHOSEN),
+    "rome-2022": ("rome", 1, 1000, {"preset": "rome-2022", "contexts": CONTEXTS, "memory": False}),
+    "rome, C = I": ("rome", 1, 100, {"preset": "identity", "contexts": CONTEXTS, "memory": False}),
+    "c-rome": ("rome", 1, 100, {"preset": "c-rome", "contexts": CONTEXTS, "memory": False}),
+    "rome": ("rome", 1, 1000, {"contexts": CONTEXTS, "memory": False}),
+    "rome, bare prompt": ("rome", 1, 1000, {"contexts": (), "memory": False}),  # a third of the time
+    "memit": ("memit", 20, 200, {**CHOSEN, "moment_weight": WEIGHT, "memory": False}),
+    "memit with a memory": ("memit", 20, 200, {**CHOSEN, "moment_weight": WEIGHT, "memory": True}),
+    "alphaedit": ("alphaedit", 20, 200, CHOSEN),
 }
+READ_AT = (1, 10, 20, 40, 60, 80, 100, 140, 200, 300, 400, 500, 600, 800, 1000)
+READ = 100  # facts a reading is made on: of more facts so far, this many at even distances
 FRONTIER: dict[str, tuple[str, dict[str, Any]]] = {
     **{
         f"memit, layers {layers[0]}-{layers[-1]}, lambda {weight:g}": (
@@ -268,61 +272,47 @@ def alone(name: str) -> None:
     )
 
 
-def few(name: str) -> None:
-    """n = 10, in one batch; methods that write one fact at a time are in `sequence`."""
-    model, facts = load("smollm2"), records(REPORT, FEW)
-    pre, (method, settings) = unedited(model, "alone", facts), METHODS[name]
+def batch(n: int, read_on: str, name: str) -> None:
+    """n facts in one batch (methods that write one fact at a time are in `sequence`); of 1,000, every fourth is measured."""
+    model, facts = load("smollm2"), records(REPORT, n)
+    some = facts[::4] if n == MOST else facts
+    pre, (method, settings) = unedited(model, read_on, some), FRONTIER.get(name) or METHODS[name]
     made = prepared(model, method, settings)
     start = time.perf_counter()
     edit = made.edit(facts)
-    seconds, memory = (time.perf_counter() - start) / len(facts), peak()
-    finish(f"n10/{name}", made, {**measured(model, facts, pre, edit), "seconds_per_fact": seconds, "peak_gb": memory})
-
-
-def many(name: str) -> None:
-    """n = 100, in one batch; methods that write one fact at a time are in `sequence`."""
-    model, facts = load("smollm2"), records(REPORT, MANY)
-    pre, (method, settings) = unedited(model, "many", facts), METHODS[name]
-    made = prepared(model, method, settings)
-    start = time.perf_counter()
-    edit = made.edit(facts)
-    seconds, memory = (time.perf_counter() - start) / len(facts), peak()
-    finish(f"n100/{name}", made, {**measured(model, facts, pre, edit), "seconds_per_fact": seconds, "peak_gb": memory})
-
-
-def thousand(name: str) -> None:
-    """n = 1,000 in one batch; every fourth fact is measured for the frontier."""
-    model, facts = load("smollm2"), records(REPORT, MOST)
-    some = facts[::4]
-    pre, (method, settings) = unedited(model, "thousand", some), FRONTIER.get(name) or METHODS[name]
-    made = prepared(model, method, settings)
-    start = time.perf_counter()
-    edit = made.edit(facts)
-    seconds, memory = (time.perf_counter() - start) / len(facts), peak()
-    finish(f"n1000/{name}", made, {**measured(model, some, pre, edit), "seconds_per_fact": seconds, "peak_gb": memory})
+    seconds, memory = (time.perf_counter() - start) / n, peak()
+    finish(f"n{n}/{name}", made, {**measured(model, some, pre, edit), "seconds_per_fact": seconds, "peak_gb": memory})
 
 
 def sequence(name: str) -> None:
-    """Facts one after the other (or ten by ten); all facts so far are measured on the model of that moment."""
+    """Facts one after the other (or some at a time); up to `READ` of the facts so far are measured on the model of that moment."""
     method, step, longest, settings = SEQUENCES[name]
-    model, facts = load("smollm2"), records(REPORT, MANY)
-    pre = unedited(model, "many", facts)
-    plain, curve, seconds, n = text_nll(model), [], 0.0, 0
-    line = EditSequence(model, method, **settings, resume=WORK / "values")
+    model, facts = load("smollm2"), records(REPORT, longest)
+    pre = unedited(model, {MANY: "many", MOST: "all"}.get(longest, f"first-{longest}"), facts)
+    kept = WORK / "sequences" / name
+    plain, curve, seconds, timed, n = text_nll(model), [], 0.0, 0, 0
+    line = EditSequence(model, method, **settings, resume=kept)
     while n < longest:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), len(list(kept.glob("*")))
         line.extend(facts[n : n + step])
-        seconds, n = seconds + time.perf_counter() - start, n + step
-        if n in (1, 10, 20, 40, 60, 80, 100):
+        if len(list(kept.glob("*"))) > before:  # else its values were found by an earlier run of this part
+            seconds, timed = seconds + time.perf_counter() - start, timed + step
+        n += step
+        if n in READ_AT:
             assert line.edit is not None
-            result = measured(model, facts[:n], pre[:n], line.edit)
-            curve.append({"n": n, **result})
-            says = {k: round(result["post"][k]["value"], 3) for k in ("es", "ps", "ns", "s")}
-            print(name, n, says, round(result["text_nll"], 3), flush=True)
+            some = range(n) if n <= READ else [round((i + 0.5) * n / READ - 0.5) for i in range(READ)]
+            result = measured(model, [facts[i] for i in some], [pre[i] for i in some], line.edit)
+            curve.append({**result, "n": n})  # of which at most `READ` were measured
+            print(n, round(result["text_nll"], 3), end=" ")
+            summary = {
+                "curve": curve,
+                "seconds_per_fact": seconds / max(1, timed),
+                "peak_gb": peak(),
+                "unedited_text_nll": plain,
+            }
+            finish(f"sequence/{name}", line._editor, summary)  # as far as it got, should it be stopped
             if result["text_nll"] > plain + COLLAPSED:
                 break
-    summary = {"curve": curve, "seconds_per_fact": seconds / n, "peak_gb": peak(), "unedited_text_nll": plain}
-    finish(f"sequence/{name}", line._editor, summary)
 
 
 def finish(name: str, made: Any, summary: dict[str, Any]) -> None:
@@ -343,10 +333,13 @@ def finish(name: str, made: Any, summary: dict[str, Any]) -> None:
 
 PARTS: dict[str, tuple[Any, list[str]]] = {
     "n1": (alone, list(METHODS)),
-    "n10": (few, list(METHODS)),
-    "n100": (many, [name for name in METHODS if not name.startswith(("rome", "c-rome"))]),
+    "n10": (partial(batch, FEW, "alone"), list(METHODS)),
+    "n100": (partial(batch, MANY, "many"), [name for name in METHODS if not name.startswith(("rome", "c-rome"))]),
     "sequence": (sequence, list(SEQUENCES)),
-    "n1000": (thousand, [*FRONTIER, "random"]),  # random: as large as MEMIT with the tuned lambda
+    "n1000": (
+        partial(batch, MOST, "thousand"),
+        [*FRONTIER, "random"],
+    ),  # random: as large as MEMIT with the tuned lambda
 }
 
 

@@ -78,11 +78,16 @@ def tuning(found: dict[str, dict[str, Any]]) -> str:
     return rows(header, lines)
 
 
+SHOWN = (10, 20, 40, 60, 80, 100, 140, 200, 300, 400, 500, 600, 800, 1000)  # facts so far
+
+
 def curves(found: dict[str, dict[str, Any]]) -> str:
     """The table of the sequences: a line a method, a column a number of facts."""
-    sizes = (1, 10, 20, 40, 60, 80, 100)
+    names = [n.removeprefix("sequence/") for n in found if n.startswith("sequence/")]
+    reached = {point["n"] for name in names for point in found[f"sequence/{name}"]["curve"]}
+    sizes = [n for n in SHOWN if n in reached]
     lines = []
-    for name in (n.removeprefix("sequence/") for n in found if n.startswith("sequence/")):
+    for name in names:
         curve = {point["n"]: point for point in found[f"sequence/{name}"]["curve"]}
         for metric in ("es", "ps", "ns"):
             lines.append([name, metric.upper(), *(cell(curve[n]["post"][metric]) if n in curve else "" for n in sizes)])
@@ -105,6 +110,13 @@ def frontier(found: dict[str, dict[str, Any]]) -> str:
         ]
         for name, r in sorted(kept)
     ]
+    for name in ("rome", "rome-2022"):
+        curve = found.get(f"sequence/{name}", {"curve": []})["curve"]
+        if curve and (last := curve[-1])["n"] >= 100:
+            whole = found[f"sequence/{name}"]
+            stopped = f"{name}, sequence, as far as {last['n']}"
+            cost = [f"{last['edit_norm']:.0f}", f"{whole['seconds_per_fact']:.2f}", f"{whole['peak_gb']:.1f}"]
+            lines.append([stopped, *scores(last), text_nll(last), *cost])
     return rows(("n = 1,000", "ES", "PS", "NS", "S", "text nll", "norm", "seconds a fact", "peak GB"), lines)
 
 

@@ -7,7 +7,7 @@
 Parts:
 
     sweep          12 known shipped facts x 10 layers x 4 token roles, each edited by itself and undone
-    edits          24 of the 30 shipped facts that results/locate traced x 10 layers, at the last subject token
+    edits          the 30 shipped facts that results/locate traced x 10 layers, at the last subject token
     traces         those facts and layers: states, and MLP outputs in windows of 5
     localisation   regressions of the success of `edits` on layer and on the effects of `traces`
 
@@ -41,7 +41,6 @@ METRICS = ("rewrite", "es", "em")
 PLACES = ("max", "subject_last")
 PARTS = ("sweep", "edits", "traces", "localisation")
 LONGEST, SEED = 14, 7
-LOCALISED = 24  # of the 30 traced facts: cut for time
 
 
 def show(done: int, total: int, label: str) -> None:
@@ -80,7 +79,7 @@ class Experiment:
         self.results = self.runs / "results" if trial else RESULTS
         self.layers: Sequence[int] = LAYERS[1:3] if trial else LAYERS
         self.swept = swept_facts(self.model, 1 if trial else 12)
-        self.traced = traced_facts()[2:5] if trial else traced_facts()[:LOCALISED]
+        self.traced = traced_facts()[2:5] if trial else traced_facts()
 
     def sweep(self) -> None:
         """12 facts x 10 layers x 4 roles."""
@@ -89,7 +88,7 @@ class Experiment:
         self._store("sweep", found.to_json() | {"begin_with_subject": opening})
 
     def edits(self) -> Any:
-        """24 facts x 10 layers at the last subject token."""
+        """30 facts x 10 layers at the last subject token."""
         return sweep(
             self.model,
             self.traced,

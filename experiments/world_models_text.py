@@ -18,7 +18,7 @@ counted as wrong, so they end in "is called" as well. With the first wording an 
 kinds of wording.""",
     "after maps": """The early site of real models, states at the last subject token that bring the answer back, does **not** appear: no layer restores more than
 0.02 of a total effect of 0.94 to 0.98, in any kind of wording, relation-first and long ones included. What is restored is restored at the last token, by attention in
-layers 4 to 7 and MLPs from there on; layer 0 counts because a corrupted prompt's own last token is read through it. A name has two to six tokens, all of them
-corrupted, and the last token can look at each: nothing forces the model to gather the name at its end first. So maps at the last subject token have
-little to find in this model, as in the pilot of toy models, and what an instrument says there must be read with that in mind.""",
+layers 4 to 7 and MLPs from there on, and in layer 0. A likely reason, not tested: a name has two to six tokens, all of them
+corrupted, and the last token can look at each, so nothing forces the model to gather the name at its end first. Maps at the last subject token have
+little to find in this model, and what an instrument says there must be read with that in mind.""",
 }
