@@ -202,7 +202,6 @@ SEQUENCES: dict[str, tuple[str, int, int, dict[str, Any]]] = {  # method, facts 
     "rome, C = I": ("rome", 1, 100, {"preset": "identity", "contexts": CONTEXTS, "memory": False}),
     "c-rome": ("rome", 1, 100, {"preset": "c-rome", "contexts": CONTEXTS, "memory": False}),
     "rome": ("rome", 1, 1000, {"contexts": CONTEXTS, "memory": False}),
-    "rome, bare prompt": ("rome", 1, 1000, {"contexts": (), "memory": False}),  # a third of the time
     "memit": ("memit", 20, 200, {**CHOSEN, "moment_weight": WEIGHT, "memory": False}),
     "memit with a memory": ("memit", 20, 200, {**CHOSEN, "moment_weight": WEIGHT, "memory": True}),
     "alphaedit": ("alphaedit", 20, 200, CHOSEN),

@@ -38,7 +38,7 @@ def text_nll(result: dict[str, Any]) -> str:
 
 def seconds(name: str, result: dict[str, Any]) -> str:
     """Seconds a fact; values that were found once for several methods are named."""
-    shared = name.startswith(SHARES_VALUES)
+    shared = name.startswith(SHARES_VALUES) and "searched" not in result  # a sequence searches its own
     return f"{result['seconds_per_fact']:.2f}" + (" + values" if shared else "")
 
 
@@ -57,7 +57,8 @@ def by_size(found: dict[str, dict[str, Any]], size: str, methods: Iterable[str])
             result = next((point for point in found[f"sequence/{name}"]["curve"] if point["n"] == n), None)
             if result is not None:
                 whole = found[f"sequence/{name}"]
-                result = {**result, "seconds_per_fact": whole["seconds_per_fact"], "peak_gb": whole["peak_gb"]}
+                cost = {key: whole[key] for key in ("seconds_per_fact", "peak_gb")}
+                result = {**result, **cost, "searched": True}
         if result is None:
             lines.append([name, *["not measured"] * 4, "", "", ""])
             continue
