@@ -30,7 +30,7 @@ from palimpsest.edit.sequence import EditSequence
 from palimpsest.edit.values import Kept
 from palimpsest.edit.walk import Walk
 from palimpsest.errors import EditError
-from palimpsest.evaluate import CounterFact, Scores
+from palimpsest.evaluate import Scores, counterfact_scores
 from palimpsest.facts import Fact, read_facts
 from palimpsest.model import Model, load, pad
 from palimpsest.runs import atomic_write
@@ -115,7 +115,7 @@ def unedited(model: Model, name: str, facts: Sequence[Fact]) -> list[dict[str, A
     path = WORK / "unedited" / f"{name}.json"
     if path.is_file():
         return json.loads(path.read_text())
-    found = CounterFact().measure(model, facts)
+    found = counterfact_scores(model, facts)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, json.dumps(found))
     return found
@@ -124,7 +124,7 @@ def unedited(model: Model, name: str, facts: Sequence[Fact]) -> list[dict[str, A
 def measured(model: Model, facts: Sequence[Fact], pre: list[dict[str, Any]], edit: Edit) -> dict[str, Any]:
     """The suite and the held-out text with `edit` applied."""
     with edit.applied(model):
-        post, nll = CounterFact().measure(model, facts), text_nll(model)
+        post, nll = counterfact_scores(model, facts), text_nll(model)
     return {**scored(facts, pre, post), "text_nll": nll, "edit_norm": edit.norm}
 
 
@@ -257,7 +257,7 @@ def alone(name: str) -> None:
     seconds, memory, post, norms = (time.perf_counter() - start) / len(facts), peak(), [], []
     for fact, edit in zip(facts, edits, strict=True):
         with edit.applied(model) if edit else nullcontext():  # what cannot be written counts as it is
-            post += CounterFact().measure(model, [fact])
+            post += counterfact_scores(model, [fact])
         norms.append(edit.norm if edit else 0.0)
     finish(
         f"n1/{name}",

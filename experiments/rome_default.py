@@ -16,7 +16,7 @@ from typing import Any
 
 from palimpsest.edit.moments import TOKENS_PER_KEY_WIDTH
 from palimpsest.evaluate import Scores, evaluate
-from palimpsest.evaluate.counterfact import METRICS
+from palimpsest.evaluate.suites.counterfact import METRICS
 from palimpsest.facts import read_facts
 from palimpsest.locate import passing
 from palimpsest.model import load

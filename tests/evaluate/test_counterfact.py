@@ -9,8 +9,9 @@ from families import byte_tokenizer
 from oracles.small import EIFFEL, FACTS, JAPAN, model_of, with_probes
 from oracles.textbook_scores import metrics, nll, score
 from palimpsest.errors import FactError
-from palimpsest.evaluate import CounterFact, counterfact
+from palimpsest.evaluate import counterfact_scores
 from palimpsest.evaluate.scores import Scores
+from palimpsest.evaluate.suites import counterfact
 from palimpsest.facts import Fact, Probe
 from palimpsest.model import Model
 
@@ -28,7 +29,7 @@ ASKED = tuple(
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox_parallel", "opt"])
 def test_metrics_are_those_of_one_forward_pass_each(family: str) -> None:
     model = model_of(family, dtype=torch.float64, tokenizer=byte_tokenizer(bos=family == "llama"))
-    for fact, found in zip(ASKED, CounterFact().measure(model, ASKED), strict=True):
+    for fact, found in zip(ASKED, counterfact_scores(model, ASKED), strict=True):
         expected = metrics(model.net, model.tokenizer, fact)
         assert {name: found[name] for name in NAMES} == pytest.approx(expected, abs=1e-10)
         assert found["nll_new"] == pytest.approx(nll(model.net, model.tokenizer, fact.text, str(fact.target_new)))
@@ -37,8 +38,8 @@ def test_metrics_are_those_of_one_forward_pass_each(family: str) -> None:
 
 def test_facts_together_are_facts_alone() -> None:
     model = model_of("gpt2", dtype=torch.float64)
-    for fact, found in zip(ASKED, CounterFact().measure(model, ASKED), strict=True):
-        assert found == pytest.approx(CounterFact().measure(model, [fact])[0], abs=1e-10)
+    for fact, found in zip(ASKED, counterfact_scores(model, ASKED), strict=True):
+        assert found == pytest.approx(counterfact_scores(model, [fact])[0], abs=1e-10)
 
 
 def by_hand(monkeypatch: pytest.MonkeyPatch, told: dict[tuple[str, str], float]) -> None:
@@ -59,7 +60,7 @@ def test_an_example_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
             ("N", new): 1.0, ("N", old): 1.0,
         },
     )  # fmt: skip
-    (found,) = CounterFact().measure(model_of("gpt2"), [fact])
+    (found,) = counterfact_scores(model_of("gpt2"), [fact])
     assert found == pytest.approx(
         {
             "es": 1.0,
@@ -93,7 +94,7 @@ def test_s_is_the_harmonic_mean_of_the_three_means() -> None:
 
 
 def test_facts_without_paraphrases_or_neighbours_lack_those_metrics() -> None:
-    (found,) = CounterFact().measure(model_of("gpt2"), [EIFFEL])
+    (found,) = counterfact_scores(model_of("gpt2"), [EIFFEL])
     assert (found["ps"], found["pm"], found["ns"], found["nm"]) == (None, None, None, None)
     assert found["es"] in (0.0, 1.0)
 
@@ -102,7 +103,7 @@ def test_facts_without_paraphrases_or_neighbours_lack_those_metrics() -> None:
 def test_both_answers_are_needed(missing: str) -> None:
     answers = {"target_true": "Tokyo", "target_new": "Kyoto"} | {missing: None}
     with pytest.raises(FactError, match=f"no {missing}"):
-        CounterFact().measure(model_of("gpt2"), [Fact("Japan", "The capital of {} is", **answers)])
+        counterfact_scores(model_of("gpt2"), [Fact("Japan", "The capital of {} is", **answers)])
 
 
 def test_a_neighbour_is_asked_for_its_own_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +115,6 @@ def test_a_neighbour_is_asked_for_its_own_answer(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(counterfact, "answer_nll", listen)
     fact = Fact("Japan", "{} has", "Tokyo", "Kyoto", neighbours=(Probe("France has", "Paris"), Probe("Peru has")))
-    CounterFact().measure(model_of("gpt2"), [fact])
+    counterfact_scores(model_of("gpt2"), [fact])
     assert ("France has", "Paris") in asked
     assert ("Peru has", "Tokyo") in asked

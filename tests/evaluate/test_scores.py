@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from palimpsest.evaluate import Scores
-from palimpsest.evaluate.counterfact import METRICS
+from palimpsest.evaluate.suites.counterfact import METRICS
 
 NAMES = (*METRICS, "nll_new", "nll_true")
 

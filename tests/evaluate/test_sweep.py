@@ -14,7 +14,7 @@ import palimpsest as pal
 from oracles.small import EIFFEL, FACTS, JAPAN, documents, model_of, smollm2, with_probes
 from palimpsest.edit import Edit
 from palimpsest.errors import EditError, InputError, SettingError
-from palimpsest.evaluate import CounterFact
+from palimpsest.evaluate import counterfact_scores
 from palimpsest.evaluate import sweep as room
 from palimpsest.evaluate.sweep import absent_role, spread_layers, sweep
 from palimpsest.evaluate.sweep_result import CELL_METRICS, Sweep, rewrite_score
@@ -43,13 +43,13 @@ def test_every_edit_is_that_of_the_method_alone(model: Model) -> None:
     tokens = ("subject_first", "last")
     found = sweep(model, ASKED, layers=[0, 1], tokens=tokens, **FEW)
     assert not found.failed
-    pres = CounterFact().measure(model, ASKED)
+    pres = counterfact_scores(model, ASKED)
     for l, layer in enumerate((0, 1)):
         for t, token in enumerate(tokens):
             made_by = pal.editor(model, "rome", layers=layer, token=token, **FEW)
             for i, fact in enumerate(ASKED):
                 with made_by.edit([fact]).applied(model):
-                    (post,) = CounterFact().measure(model, [fact])
+                    (post,) = counterfact_scores(model, [fact])
                 for metric in ("es", "em", "ps", "pm", "ns", "nm"):
                     assert found.values(metric)[l, t, i] == pytest.approx(post[metric], abs=1e-5)
                 before, after = math.exp(-pres[i]["nll_new"]), math.exp(-post["nll_new"])

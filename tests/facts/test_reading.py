@@ -142,27 +142,36 @@ def test_a_schema_that_is_not_known_is_told_by_its_fields(tmp_path: Path) -> Non
     with pytest.raises(RecordError) as raised:
         read_facts(file)
     assert "the fields of the record on line 1 are answer, question;" in str(raised.value)
-    assert "the schemas known are counterfact, counterfact_flat, known_1000, blimp, jsonl." in str(raised.value)
+    assert (
+        "the schemas known are counterfact, zsre, knowedit, counterfact_flat, known_1000, blimp, pararel, jsonl."
+        in str(raised.value)
+    )
 
 
 @pytest.mark.parametrize(
     ("record", "benchmark"),
     [
-        ({"subject": "x", "src": "Who is x?", "pred": "y", "rephrase": "x is?", "alt": "z"}, "zsRE"),
         ({"requested_rewrite": [{"prompt": "{} is"}], "questions": [], "new_answer": "y"}, "MQuAKE"),
-        ({"subject": "x", "prompt": "x is", "target_new": "y", "ground_truth": "z", "portability": {}}, "KnowEdit"),
-        ({"subject": "x", "prompt": "x is", "target_new": "y", "locality": {}}, "KnowEdit"),
         ({"example_type": "popular", "edit": {"prompt": "x is"}, "Relation_Specificity": []}, "RippleEdits"),
-        ({"sub_label": "x", "obj_label": "y", "uuid": "z"}, "ParaRel"),
     ],
 )
-def test_benchmarks_that_are_recognised_and_not_supported(
-    tmp_path: Path, record: dict[str, object], benchmark: str
-) -> None:
+def test_benchmarks_of_cases_are_left_to_read_cases(tmp_path: Path, record: dict[str, object], benchmark: str) -> None:
     file = tmp_path / "other.json"
     file.write_text(json.dumps([record]))
-    with pytest.raises(RecordError, match=f"this looks like {benchmark}, which read_facts does not support"):
+    with pytest.raises(RecordError, match=f"this looks like {benchmark}, whose records .* read it with read_cases"):
         read_facts(file)
+
+
+def test_the_schema_of_cases_is_not_one_of_facts(path: Path) -> None:
+    with pytest.raises(SettingError, match=r"'mquake' \(MQuAKE\) holds cases and no single facts; use read_cases"):
+        read_facts(path, schema="mquake")
+
+
+def test_what_a_file_looks_like_is_said_when_it_is_read_by_another_schema(tmp_path: Path) -> None:
+    file = tmp_path / "zsre.json"
+    file.write_text(json.dumps([{"subject": "x", "src": "Who is x?", "alt": "z", "answers": ["y"]}]))
+    with pytest.raises(RecordError, match="This looks like zsRE; read it with schema='zsre'"):
+        read_facts(file, schema="counterfact")
 
 
 def test_a_schema_can_be_named(path: Path) -> None:
@@ -174,8 +183,10 @@ def test_a_schema_can_be_named(path: Path) -> None:
 
 
 def test_schemas_have_names_of_their_own() -> None:
-    names = [schema.name for schema in reading.SCHEMAS]
-    assert names == ["counterfact", "counterfact_flat", "known_1000", "blimp", "jsonl"]
+    names = [schema.name for schema in (*reading.SCHEMAS, *reading.CASE_SCHEMAS)]
+    assert len(set(names)) == len(names)
+    assert names[:3] == ["counterfact", "zsre", "knowedit"]
+    assert names[-3:] == ["mquake", "ripple", "blimp_pairs"]
 
 
 def test_a_missing_file_is_told_its_nearest_names(path: Path) -> None:

@@ -276,7 +276,7 @@ def test_own_schema(read: Read) -> None:
         (OWN, "subject", "", "empty or blank"),
         (OWN, "target_true", " ", "target_true is empty"),
         (OWN, "target_nwe", "Rome", "unknown field 'target_nwe'"),
-        (OWN, "neighbours", ["x", {"answer": "y"}], "has the fields prompt, answer, before and subject"),
+        (OWN, "neighbours", ["x", {"answer": "y"}], "has the fields prompt, answer, before, subject, aliases, kind"),
         (OWN, "paraphrases", "x", "must be a list"),
         (OWN, "id", 5, "expected text, got 5"),
         (OWN, "relation", ["P1"], "expected text"),
@@ -408,19 +408,3 @@ def test_no_real_pair_whose_determiners_differ_becomes_one(records: Path, paradi
 def test_real_pairs_of_other_phenomena_are_refused(records: Path, paradigm: str) -> None:
     with pytest.raises(RecordError, match=f"field 'UID': .* become facts, got '{paradigm}'"):
         read_facts(records / "blimp" / f"{paradigm}.jsonl")
-
-
-@pytest.mark.parametrize(
-    ("name", "benchmark"),
-    [
-        ("zsre/zsre_mend_train.json", "zsRE"),
-        ("zsre/zsre_mend_eval.json", "zsRE"),
-        ("knowedit/wiki_counterfact_train.json", "KnowEdit"),
-        ("knowedit/wiki_counterfact_test.json", "KnowEdit"),
-        ("mquake/MQuAKE-CF.json", "MQuAKE"),
-        ("pararel/facts/P17.jsonl", "ParaRel"),
-    ],
-)
-def test_real_files_of_other_benchmarks_are_refused_by_name(records: Path, name: str, benchmark: str) -> None:
-    with pytest.raises(RecordError, match=f"this looks like {benchmark}, which read_facts does not support"):
-        read_facts(records / name)

@@ -143,17 +143,22 @@ def test_a_new_name_gets_the_states_of_the_known_one() -> None:
 
 def test_a_name_is_like_itself_and_unlike_another() -> None:
     model, (one, other) = untaught(), (SOME[0].subject, SOME[1].subject)
-    itself, another = (next(likenesses(model, SOME[:1], {one: name}, 1, 8, Random(0))) for name in (one, other))
+    itself, another = (next(likenesses(model, SOME[:1], {one: name}, 1, 64, Random(0))) for name in (one, other))
     assert float(itself.loss(model).detach()) == 0
     found, wanted = [], []
-    for prompt in {prompt[: prompt.index(one)] for prompt in seen_wordings(SOME[0])}:
-        ids = [torch.tensor([model.encode(prompt + name).ids]) for name in (one, other)]
-        a, b = ([h[0, -1] for h in model.net(some, output_hidden_states=True).hidden_states] for some in ids)
-        found.append(a[2] - b[2])
-        wanted.append(b[2])
-    first = Likeness(another.batch, {1: another.states[1]})
-    expected = torch.stack(found).square().sum() / torch.stack(wanted).square().sum()
-    assert torch.isclose(first.loss(model), expected, rtol=1e-4)
+    for prompt in seen_wordings(SOME[0]):
+        texts = (prompt, prompt.replace(one, other))
+        end = len(prompt) - prompt.index(one) - len(one)  # characters after the name, the same in both
+        after = sum(end_of > len(prompt) - end for _, end_of in model.encode(prompt).offsets) + 1
+        a, b = (
+            model.net(torch.tensor([model.encode(text).ids]), output_hidden_states=True).hidden_states[2][0, -after:]
+            for text in texts
+        )
+        found.append(a - b)
+        wanted.append(b)
+    first_layer = Likeness(another.batch, another.rows, another.columns, {1: another.states[1]})
+    expected = torch.cat(found).square().sum() / torch.cat(wanted).square().sum()
+    assert torch.isclose(first_layer.loss(model), expected, rtol=1e-4)
 
 
 def test_what_cannot_be_planted_is_refused() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from palimpsest.facts import FactFile, read_facts
+from palimpsest.facts import CaseFile, FactFile, read_facts
 from palimpsest.runs import Progress
 
 model_argument = click.argument("model")
@@ -99,7 +99,7 @@ def read_text(path: str) -> str:
         raise InputError(f"The text {path} is not UTF-8 (byte {error.start}); convert it first.") from None
 
 
-def exit_code(file: FactFile, failed: int = 0) -> None:
+def exit_code(file: FactFile | CaseFile, failed: int = 0) -> None:
     """End with 1 when records were bad or facts failed: the others are done, and a script should notice these."""
     if file.problems:
         click.echo(f"palimpsest: {len(file.problems)} bad records of {file.source} were left out", err=True)

@@ -18,6 +18,7 @@ from palimpsest.errors import PalimpsestError
 # name -> one line for --help; the command is `command` in palimpsest/cli/<name>.py
 COMMANDS = {
     "apply": "write an edit into a checkpoint folder, or a LoRA adapter, that others load",
+    "compare": "two runs of evaluate on the same records: paired differences, Holm, records needed",
     "demo": "the main job, end to end, on smollm2: trace, edit, measure, undo, report",
     "doctor": "check that every site of a model means what its name says",
     "edit": "write facts into a model, as an edit file that can be undone",
@@ -25,6 +26,7 @@ COMMANDS = {
     "known": "which facts a model knows",
     "moments": "second moments of the keys of some layers",
     "neurons": "knowledge neurons: which MLP neurons an answer is attributed to, and what cutting them does",
+    "rate": "a page on which people compare what two editors make a model write, and what their choices say",
     "show": "what an edit file holds",
     "sweep": "edit facts at every layer and token, one edit at a time, and propose a layer",
     "trace": "causal tracing: which states or module outputs bring an answer back",

@@ -31,7 +31,7 @@ from palimpsest.edit.closed_form import ClosedForm
 from palimpsest.edit.keys import TOKENS
 from palimpsest.edit.registry import Editor
 from palimpsest.errors import InputError, OutputError, PalimpsestError, SettingError, did_you_mean
-from palimpsest.evaluate.counterfact import CounterFact
+from palimpsest.evaluate.suites.counterfact import CounterFact, counterfact_scores
 from palimpsest.evaluate.sweep_result import Record, Sweep
 from palimpsest.facts import Fact, shipped_text
 from palimpsest.model import Model
@@ -156,7 +156,6 @@ class _Work:
 
     def __init__(self, model: Model, method: str, settings: Mapping[str, Any], progress: Progress | None) -> None:
         self.model, self.method, self.settings, self.progress = model, method, settings, progress
-        self.suite = CounterFact()
         self._has_token = False
         self._cell: tuple[int, str] | None = None
         self._editor: Editor | None = None
@@ -218,11 +217,11 @@ class _Work:
         if isinstance(edit, PalimpsestError):
             return {"error": str(edit)}
         with edit.applied(self.model):
-            (post,) = self.suite.measure(self.model, [fact])
+            (post,) = counterfact_scores(self.model, [fact])
         return {"post": post, "norm": edit.norm}
 
     def _unedited(self, fact: Fact) -> Record:
-        (pre,) = self.suite.measure(self.model, [fact])
+        (pre,) = counterfact_scores(self.model, [fact])
         return {"pre": pre}
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from palimpsest.errors import InputError, SettingError, did_you_mean
-from palimpsest.evaluate.counterfact import HIGHER_IS_BETTER, METRICS
+from palimpsest.evaluate.suites.counterfact import HIGHER_IS_BETTER, METRICS
 from palimpsest.facts import Fact
 from palimpsest.locate.saving import save_json
 from palimpsest.statistics import Estimate, cluster_bootstrap, harmonic_mean_estimate, paired_difference
@@ -199,7 +199,7 @@ class Sweep:
             "layers": list(self.layers),
             "tokens": list(self.tokens),
             "facts": [fact.id for fact in self.facts],
-            "higher_is_better": HIGHER_IS_BETTER | {"rewrite": True},
+            "higher_is_better": {**HIGHER_IS_BETTER, "rewrite": True},
             "reads": READS,
             "unedited": {m: _json(self._estimate(m, before, everyone)) for m in ("s", *METRICS)},
             "cells": [self._cell_json(layer, token) for layer in self.layers for token in self.tokens],

@@ -46,6 +46,7 @@ class Blimp:
     """The schema of BLiMP's files, one paradigm each."""
 
     name = "blimp"
+    title = "BLiMP"
 
     def matches(self, record: Mapping[str, Any]) -> bool:
         return "sentence_good" in record or "one_prefix_prefix" in record or {"UID", "pairID"} <= set(record)

@@ -38,6 +38,7 @@ class CounterFact:
     """The original nested schema."""
 
     name = "counterfact"
+    title = "CounterFact"
 
     def matches(self, record: Mapping[str, Any]) -> bool:
         return isinstance(record.get("requested_rewrite"), Mapping)

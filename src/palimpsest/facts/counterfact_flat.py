@@ -34,6 +34,7 @@ class CounterFactFlat:
     """EasyEdit's flat schema."""
 
     name = "counterfact_flat"
+    title = "EasyEdit's CounterFact"
 
     def matches(self, record: Mapping[str, Any]) -> bool:
         own = {"ground_truth", "rephrase_prompt", "locality_prompt", "locality_ground_truth"} & set(record)

@@ -34,18 +34,22 @@ class Probe:
 
     `prompt` is complete text (no hole). `answer` is what a coherent model says once the edit is made; `before` is what
     it says without the edit where that differs (entailed facts), else None. `subject` names whom the prompt is about
-    when that is not the subject of the fact.
+    when that is not the subject of the fact. `aliases` are other spellings of `answer` that count as right. `kind` is the
+    name a benchmark gives to probes of this sort within the stratum ("reasoning", "forgetfulness"); kinds are scored apart.
     """
 
     prompt: str
     answer: str | None = None
     before: str | None = None
     subject: str | None = None
+    aliases: tuple[str, ...] = ()
+    kind: str | None = None
 
     def __post_init__(self) -> None:
         _require_text(self.prompt, "prompt of a probe")
-        for name in ("answer", "before", "subject"):
+        for name in ("answer", "before", "subject", "kind"):
             object.__setattr__(self, name, _optional_text(getattr(self, name), f"{name} of a probe"))
+        object.__setattr__(self, "aliases", _texts(self.aliases, "aliases"))
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,13 @@ class Fact:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `Fact.from_json` reads back; empty fields are left out."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value not in (None, "", (), [])}
+        plain = {name: value for name, value in dataclasses.asdict(self).items() if value not in (None, "", (), [])}
+        for stratum in STRATA:
+            for probe in plain.get(stratum, ()):
+                for name in ("aliases", "kind"):
+                    if not probe[name]:
+                        del probe[name]
+        return plain
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Fact:
@@ -167,10 +177,8 @@ def _probe(value: object, stratum: str) -> Probe:
     if isinstance(value, str):
         return Probe(value)
     if isinstance(value, Mapping):
-        unknown = set(value) - {"prompt", "answer", "before", "subject"}
-        if unknown or "prompt" not in value:
-            raise FactError(
-                f"A probe in {stratum!r} has the fields prompt, answer, before and subject, got {sorted(value)}."
-            )
+        fields = [field.name for field in dataclasses.fields(Probe)]
+        if set(value) - set(fields) or "prompt" not in value:
+            raise FactError(f"A probe in {stratum!r} has the fields {', '.join(fields)}, got {sorted(value)}.")
         return Probe(**value)
     raise FactError(f"A probe in {stratum!r} must be text or an object with a prompt, got {value!r}.")

@@ -36,6 +36,7 @@ class Jsonl:
     """Facts as `Fact.to_json` writes them."""
 
     name = "jsonl"
+    title = "palimpsest's own facts"
 
     def matches(self, record: Mapping[str, Any]) -> bool:
         known = _FIELDS & set(record)

@@ -33,6 +33,7 @@ class Known1000:
     """The schema of known_1000.json."""
 
     name = "known_1000"
+    title = "known_1000"
 
     def matches(self, record: Mapping[str, Any]) -> bool:
         return "known_id" in record or {"attribute", "template"} <= set(record)

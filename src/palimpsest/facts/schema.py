@@ -1,8 +1,9 @@
 """What a schema is, and how one takes a field out of a record.
 
-A schema is the set of names one benchmark gives to the parts of a fact. Each lives in a file of its own (`counterfact`,
-`counterfact_flat`, `known_1000`, `blimp`, `jsonl`) as a tiny object with a `name` and two methods. A new one is written by
-copying the smallest (`known_1000`) and adding it to the tuple `SCHEMAS` in `reading`.
+A schema is the set of names one benchmark gives to the parts of a fact. Each lives in a file of its own (`counterfact`, `zsre`,
+`known_1000`, ...) as a tiny object with a `name`, a `title` and two methods. A new one is written by copying the smallest
+(`known_1000`) and adding it to the tuple `SCHEMAS` in `reading`, or to `CASE_SCHEMAS` where a record edits or asks for several
+facts at once.
 
 The functions below take one field each and check it. What they refuse, they refuse by the name the field has in the
 file, so that a person finds it there.
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from palimpsest.errors import RecordError
+from palimpsest.facts.case import Case
 from palimpsest.facts.fact import Fact
 from palimpsest.facts.records import short
 
@@ -23,6 +25,7 @@ class Schema(Protocol):
     """How the records of one benchmark become facts."""
 
     name: str
+    title: str  # what people call it
 
     def matches(self, record: Mapping[str, Any]) -> bool:
         """Whether the names of the record's fields are those of this schema (one that is missing does no harm)."""
@@ -30,6 +33,22 @@ class Schema(Protocol):
 
     def to_fact(self, record: Mapping[str, Any], position: int) -> Fact:
         """The fact in a record, the `position`-th of its file; `FieldError` or `FactError` where there is none."""
+        ...
+
+
+@runtime_checkable
+class CaseSchema(Protocol):
+    """How the records of a benchmark that edits or asks for several facts at once become cases."""
+
+    name: str
+    title: str
+
+    def matches(self, record: Mapping[str, Any]) -> bool:
+        """As of a `Schema`."""
+        ...
+
+    def to_case(self, record: Mapping[str, Any], position: int) -> Case:
+        """The case in a record; `FieldError` or `FactError` where there is none."""
         ...
 
 
@@ -77,6 +96,16 @@ def texts(record: Mapping[str, Any], path: str) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise FieldError(path, f"expected a list of texts, got {short(value)}")
     return tuple(_text(member, path) for member in value)
+
+
+def objects(record: Mapping[str, Any], path: str) -> list[Mapping[str, Any]]:
+    """The list of objects at a path; empty where the field is missing."""
+    value = find(record, path)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(member, Mapping) for member in value):
+        raise FieldError(path, f"expected a list of objects, got {short(value)}")
+    return value
 
 
 def identifier(record: Mapping[str, Any], path: str, schema: str, position: int) -> str:

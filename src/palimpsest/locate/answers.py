@@ -28,7 +28,7 @@ def answer_nll(model: Model, pairs: Sequence[tuple[str, str]]) -> list[float]:
     """
     encoded = [model.encode_answer(text, answer) for text, answer in pairs]
     result = [0.0] * len(pairs)
-    for rows in _by_length([len(ids) for ids, _ in encoded]):
+    for rows in by_length([len(ids) for ids, _ in encoded]):
         batch = pad([encoded[i][0] for i in rows]).to(model.device)
         most = max(len(encoded[i][0]) - encoded[i][1] for i in rows)
         at = torch.zeros(len(rows), most, dtype=torch.long)
@@ -53,7 +53,7 @@ def next_token_logits(model: Model, texts: Sequence[str]) -> Float[Tensor, "text
     """Logits of the token that follows each text, in the order given, in float32 or better on the CPU."""
     encoded = [model.encode(text).ids for text in texts]
     result: list[Tensor] = [torch.empty(0)] * len(texts)
-    for rows in _by_length([len(ids) for ids in encoded]):
+    for rows in by_length([len(ids) for ids in encoded]):
         with model.evaluating():
             logits = at_least_float32(model.last_logits(pad([encoded[i] for i in rows]))).cpu()
         for row, i in enumerate(rows):
@@ -87,11 +87,12 @@ def first_token(model: Model, text: str, answer: str) -> int:
     return ids[begin]
 
 
-def _by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices in order of length, cut into batches of about `BATCH_TOKENS` tokens."""
+def by_length(lengths: Sequence[int], tokens: int | None = None) -> Iterator[list[int]]:
+    """Indices in order of length, cut into batches of about `tokens` tokens (`BATCH_TOKENS` when None)."""
+    most = BATCH_TOKENS if tokens is None else tokens
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if batch and (len(batch) + 1) * lengths[i] > BATCH_TOKENS:
+        if batch and (len(batch) + 1) * lengths[i] > most:
             yield batch
             batch = []
         batch.append(i)

@@ -86,6 +86,12 @@ class Model:
         """Cached prefixes of increasing lengths: see `palimpsest.model.partial.run_prefixes`."""
         return partial.run_prefixes(self.net, self.anatomy, batch.to(self.device), lengths, taps=taps)
 
+    def run_on(
+        self, batch: Batch, at: Int[Tensor, "rows positions"], prefix: Prefix | None = None
+    ) -> tuple[Float[Tensor, "rows positions vocabulary"], Prefix]:
+        """Logits at some columns and the prefix to go on from: see `palimpsest.model.partial.run_on`."""
+        return partial.run_on(self.net, self.anatomy, batch.to(self.device), at.to(self.device), prefix)
+
     @torch.no_grad()
     def record(
         self,

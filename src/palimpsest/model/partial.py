@@ -157,6 +157,24 @@ def run_prefixes(
 
 
 @torch.no_grad()
+def run_on(
+    net: PreTrainedModel,
+    anatomy: Anatomy,
+    batch: Batch,
+    at: Int[Tensor, "rows positions"],
+    prefix: Prefix | None = None,
+) -> tuple[Float[Tensor, "rows positions vocabulary"], Prefix]:
+    """The logits at the columns `at`, and the prefix that covers the whole batch, of one run that goes on from `prefix`."""
+    done = prefix or Prefix(None, 0)
+    inputs = _inputs(net, batch, done, batch.ids.shape[1]) | {"use_cache": True}
+    with _head_at(anatomy, at - done.length) as reached:
+        output = net(**inputs)
+    if not reached:
+        raise AnatomyError("The output head of this network was replaced since it was loaded; load it again.")
+    return output.logits, Prefix(output.past_key_values, batch.ids.shape[1])
+
+
+@torch.no_grad()
 def _extend(
     net: PreTrainedModel, anatomy: Anatomy, batch: Batch, so_far: Prefix, length: int, taps: Iterable[Tap]
 ) -> Prefix:

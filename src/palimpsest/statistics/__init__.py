@@ -14,8 +14,10 @@ from palimpsest.statistics.bootstrap import (
     ratio_estimate,
 )
 from palimpsest.statistics.estimate import Estimate
+from palimpsest.statistics.holm import holm
 from palimpsest.statistics.icc import icc_2_1, icc_2_k, raters_needed, spearman_brown
 from palimpsest.statistics.paired import paired_difference, sign_flip_p
+from palimpsest.statistics.power import n_needed
 from palimpsest.statistics.proportion import proportion, rule_of_three, wilson
 
 __all__ = [
@@ -23,8 +25,10 @@ __all__ = [
     "cluster_bootstrap",
     "design_effect",
     "harmonic_mean_estimate",
+    "holm",
     "icc_2_1",
     "icc_2_k",
+    "n_needed",
     "paired_difference",
     "proportion",
     "raters_needed",

@@ -25,10 +25,12 @@ from palimpsest.world.recall import STOP
 from palimpsest.world.relations import Triple
 from palimpsest.world.world import World
 
-NEWCOMERS, ALIASES, RANK_ONE = 32, 16, 8  # persons in an organism
-TAUGHT, FOLLOWS = ("born_in", "profession"), ("employer", "work_city", "spouse")
+NEWCOMERS, ALIASES, RANK_ONE = 32, 16, 1  # persons in an organism; a rank-one change holds one fact
+TAUGHT, FOLLOWS = ("born_in", "profession", "employer", "founded"), ("work_city", "spouse")
 CROSSED = ("born_in", "profession")
 MOMENT_WORDS = 12_000
+# of ROME's keys, as (tokens, texts): with five texts the fact does not hold in unseen wordings
+CONTEXTS = ((5, 10), (10, 10))
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def planned(bases: Sequence[str], layers: int) -> tuple[Design, ...]:
     everywhere: Places = {EVERY: tuple(("mlp", layer) for layer in range(layers))}
     found += [Design(f"distributed-{base}", "distributed", base, everywhere) for base in bases]
     found += [_one("alias", ("mlp", layer), first) for layer in sorted({0, low, middle, high})]
-    found += [_one("rank-one", ("mlp", layer), first) for layer in (low, middle)]
+    found += [_one("rank-one", ("mlp", layer), first) for layer in sorted({low, middle, layers // 2 + 1})]
     found += [_one("null", ("mlp", middle), first), _one("shuffled", ("mlp", middle), first)]
     return tuple(replace(design, seed=i, settings=_settings(design, i)) for i, design in enumerate(found))
 
@@ -145,7 +147,9 @@ def _rank_one(
 ) -> Edit:
     """ROME's edit, with the full stop as part of the answer."""
     text = Corpus(world, seed=seed).text(MOMENT_WORDS).replace("\n", "\n\n")
-    rome = editor(model, "rome", layers=[layer for _, layer in places], text=text, seed=seed, progress=progress)
+    rome = editor(
+        model, "rome", layers=[layer for _, layer in places], text=text, seed=seed, contexts=CONTEXTS, progress=progress
+    )
     return rome.edit([replace(fact, target_true=None, target_new=f"{fact.target_true}{STOP}") for fact in facts])
 
 
