@@ -12,7 +12,14 @@ WORDINGS = {
     "relation-first": 'relation first: "The birthplace of {} is"',
     "long": 'long: "{}, as many ..., was born in"',
 }
-PLACES = (("state", "last subject"), ("mlp", "last subject"), ("attn", "last"), ("mlp", "last"))
+PLACES = (
+    ("state", "middle subject"),
+    ("state", "last subject"),
+    ("state", "last"),
+    ("mlp", "last subject"),
+    ("attn", "last"),
+    ("mlp", "last"),
+)
 WHAT = {"state": "States", "mlp": "MLP outputs", "attn": "Attention outputs"}
 
 
