@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from palimpsest.facts import read_facts
-from palimpsest.world import made_world
+from palimpsest.statistics import proportion
+from palimpsest.world import WorldKnowledge, made_world
 from palimpsest.world.recipes import RECIPES
 from palimpsest.world.vocabulary import trained_tokenizer
 
@@ -78,3 +79,46 @@ def test_a_damaged_check_point_is_one_sentence(palimpsest, tmp_path, small) -> N
     assert code == 2
     assert err.startswith("palimpsest: The check point ")
     assert err.count("\n") == 1
+
+
+def test_recall_is_shown_by_wording_and_by_relation(palimpsest, tiny_folder, monkeypatch) -> None:
+    known = WorldKnowledge(
+        proportion(98, 100), proportion(99, 100), proportion(80, 100), {"spouse": (0.98, 0.6)}, proportion(1, 2)
+    )
+    monkeypatch.setattr("palimpsest.world.world_knowledge", lambda model, world: known)
+    code, printed, err = palimpsest("world", "recall", tiny_folder)
+    assert code == 0, err
+    for text in ("seen in training", "0.98", "never seen", "spouse", "0.600", "Perplexity of held-out documents"):
+        assert text in printed
+    code, printed, err = palimpsest("world", "recall", tiny_folder, "--json")
+    assert code == 0, err
+    assert json.loads(printed)["seen"]["value"] == 0.98
+
+
+def test_organisms_are_listed_and_those_that_failed_say_why(palimpsest, tmp_path, monkeypatch) -> None:
+    asked = []
+
+    def made(models, designs, out, world, progress):
+        asked.extend(designs)
+        row = {"kind": "null", "base": {"value": 1.0}, "paraphrase": {"value": 0.0}, "planted": {"value": 0.0}}
+        good = row | {"name": "null-3-world", "drops": {}, "accepted": True, "reasons": []}
+        bad = row | {"name": "mlp-0-world", "drops": {"mlp-0": 0.25}, "accepted": False, "reasons": ["too little"]}
+        return [good, bad, {"id": "mlp-1-world", "error": "it diverged"}]
+
+    monkeypatch.setattr("palimpsest.world.organisms.make_organisms", made)
+    command = ("world", "organisms", "--out", tmp_path, "--base", "world", "--kind", "null")
+    code, printed, err = palimpsest(*command)
+    assert code == 0, err
+    assert [design.name for design in asked] == ["null-3-world"]
+    for text in ("0.25", "too little", "1 of 2 are accepted.", "mlp-1-world: it diverged"):
+        assert text in printed
+    code, printed, err = palimpsest(*command, "--json")
+    assert code == 0, err
+    assert len(json.loads(printed)["organisms"]) == 3
+
+
+def test_an_unknown_kind_of_organism_is_named(palimpsest, tmp_path) -> None:
+    code, _, err = palimpsest("world", "organisms", "--out", tmp_path / "o", "--kind", "nul")
+    assert code == 2
+    assert err.strip() == "palimpsest: There are no organisms of the kind 'nul'. Did you mean 'null'?"
+    assert not (tmp_path / "o").exists()

@@ -13,6 +13,7 @@ from palimpsest.edit import SecondMoment
 from palimpsest.errors import InputError, OutputError, SettingError, WeightError
 from palimpsest.evaluate import Scores, counterfact_scores
 from palimpsest.evaluate.suites.counterfact import CounterFact
+from palimpsest.evaluate.suites.coverage import Coverage
 from palimpsest.facts import Fact
 from palimpsest.model import Model
 
@@ -158,6 +159,12 @@ def test_another_edit_of_the_same_facts_is_another_plan(model: Model, tmp_path: 
     pal.evaluate(model, ASKED[:1], edit=first, out=tmp_path)
     with pytest.raises(SettingError, match="edit.sha256"):
         pal.evaluate(model, ASKED[:1], edit=second, out=tmp_path)
+
+
+def test_another_setting_of_a_suite_is_another_plan(model: Model, tmp_path: Path) -> None:
+    pal.evaluate(model, ASKED[:1], suite=Coverage(0.9), out=tmp_path)
+    with pytest.raises(SettingError, match="suite_settings"):
+        pal.evaluate(model, ASKED[:1], suite=Coverage(0.8), out=tmp_path)
 
 
 def test_one_fact_need_not_be_a_list(model: Model) -> None:

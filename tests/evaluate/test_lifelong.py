@@ -276,3 +276,18 @@ def test_a_batch_on_a_model_that_knows_its_facts() -> None:
 def test_no_facts(model: Model) -> None:
     with pytest.raises(InputError, match="no facts"):
         pal.evaluate(model, [], mode="batch", method="memit")
+
+
+@pytest.mark.parametrize("mode", ["batch", "sequence"])
+def test_nothing_to_write(model: Model, mode: str) -> None:
+    with pytest.raises(InputError, match=f"No case can be written by a {mode}, because: the cases hold no facts; give"):
+        pal.evaluate(model, [Case("page", text="x y")], method="memit", mode=mode, suite="text", **MEMIT)
+
+
+@pytest.mark.parametrize("mode", ["each", "batch", "sequence"])
+def test_a_fact_that_no_tokenizer_reads_harms_no_other(model: Model, mode: str) -> None:
+    bad = with_probes(Fact("\ud800", "The {} is in", "Paris", "Rome", id="half"), [], [("The Thames is in", "London")])
+    scores = pal.evaluate(model, [ASKED[0], bad], method="memit", mode=mode, suite="locality", **MEMIT)
+    assert [record["id"] for record in scores.failed] == ["half"]
+    assert "cannot read the fact 'half'" in scores.failed[0]["error"]
+    assert [bool(record.get("post")) for record in scores.measured] == [True]

@@ -90,3 +90,18 @@ def test_frame() -> None:
     assert frame[frame["when"] == "post"]["es"].mean() == 1.0
     assert frame[frame["when"] == "pre"]["es"].mean() == 0.5
     assert len(Scores((FAILED,), {}).to_pandas()) == 0
+
+
+@pytest.mark.parametrize("endless", [float("inf"), "inf"])
+def test_an_infinite_number_is_counted_and_in_no_mean(endless: float | str) -> None:
+    broken = measured(6)
+    broken["post"] = broken["post"] | {"em": endless, "pm": None}
+    scores = Scores((*SCORES.records, broken), {"suite": "counterfact"})
+    found = scores.estimate("em")
+    assert found is not None
+    assert (found.value, found.n) == (pytest.approx(0.5), 6)
+    difference = scores.difference("em")
+    assert difference is not None
+    assert difference.n == 6
+    assert scores.summary()["infinite"] == {"post": {"em": 1}}
+    assert "infinite" not in SCORES.summary()

@@ -1,6 +1,6 @@
 """Every metric of the CounterFact family against an example worked out by hand; no model takes part."""
 
-from math import exp, log
+from math import exp, inf, isnan, log
 
 import pytest
 import torch
@@ -8,14 +8,28 @@ import torch
 from oracles.small import EIFFEL, JAPAN, model_of, with_probes
 from palimpsest.errors import FactError, InputError, SettingError
 from palimpsest.evaluate import counterfact_scores, evaluate, suite_of
-from palimpsest.evaluate.asks import Answer, Ask, Likelihood, LikelihoodAnswer, NextToken, NextTokenAnswer, Written
-from palimpsest.evaluate.suite import SUITES, Answers, Metric, Suite, Together
+from palimpsest.evaluate.asks import (
+    Answer,
+    Ask,
+    Likelihood,
+    LikelihoodAnswer,
+    NextToken,
+    NextTokenAnswer,
+    Passage,
+    PassageAnswer,
+    Written,
+)
+from palimpsest.evaluate.suite import SUITES, Answers, Metric, Suite, Together, settings_of
 from palimpsest.evaluate.suites.counterfact import CounterFact
 from palimpsest.evaluate.suites.counterfact_plus import CounterFactPlus
 from palimpsest.evaluate.suites.generation import Generation
-from palimpsest.evaluate.suites.hase import Hase
-from palimpsest.evaluate.suites.locality import Locality
+from palimpsest.evaluate.suites.coverage import Coverage
+from palimpsest.evaluate.suites.hase import Hase, gained
+from palimpsest.evaluate.suites.locality import Locality, divergence
+from palimpsest.evaluate.suites.mquake import Mquake
+from palimpsest.evaluate.suites.pararel import ParaRel
 from palimpsest.evaluate.suites.teacher_forcing import TeacherForcing
+from palimpsest.evaluate.suites.text import Text
 from palimpsest.facts import Fact, Probe
 from palimpsest.facts.case import Case
 
@@ -227,3 +241,30 @@ def test_the_suite_gives_the_numbers_of_the_function() -> None:
 def test_a_file_of_another_kind_is_told_at_once() -> None:
     with pytest.raises(InputError, match="None of the 2 cases has what the suite locality asks, because: The fact"):
         evaluate(model_of("gpt2"), [EIFFEL, JAPAN], suite="locality")
+
+
+def test_a_broken_model_is_not_told_as_one_that_kept_everything() -> None:
+    whole, broken = distribution(0.5, 0.5), NextTokenAnswer(torch.full((2,), torch.nan))
+    assert isnan(divergence(whole, broken))
+    assert divergence(whole, distribution(1.0, 0.0)) == inf
+    assert divergence(distribution(1.0, 0.0), whole) == pytest.approx(log(2))
+
+
+def test_a_perplexity_too_large_for_a_float_is_infinite() -> None:
+    page = Case("page", text="x y")
+    before, after = (Answers({Passage("x y"): PassageAnswer(nll, 2)}) for nll in (2.0, 2000.0))
+    found = Text().measure(page, before, after)
+    assert found == {"text_nll": 1000.0, "text_perplexity": inf, "text_nll_rise": 999.0}
+
+
+def test_nothing_is_gained_where_nothing_was_left() -> None:
+    assert gained(1.0, 0.5) is None
+    assert gained(1 - 1e-9, 0.5) is None  # and not minus half a milliard, which would rule every mean
+    assert gained(0.5, 0.75) == 0.5
+
+
+def test_settings_that_the_name_does_not_tell() -> None:
+    assert settings_of(Mquake()) == settings_of(CounterFact()) == settings_of(ParaRel()) == {}
+    assert settings_of(Mquake(shots="Q: a\nA: b\n\n")) == {"mquake": {"shots": "Q: a\nA: b\n\n"}}
+    several = Together([CounterFact(), Coverage(0.9), ParaRel({"r": ("A", "B")})])
+    assert settings_of(several) == {"coverage": {"level": 0.9}, "pararel": {"candidates": {"r": ("A", "B")}}}

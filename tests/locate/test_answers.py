@@ -9,7 +9,7 @@ from families import SAMPLE, byte_tokenizer
 from oracles.small import model_of, precision_of, smollm2
 from oracles.textbook_scores import nll
 from palimpsest.locate import answers
-from palimpsest.locate.answers import answer_nll, first_token, next_token_logits
+from palimpsest.locate.answers import answer_nll, by_length, first_token, next_token_logits
 
 PAIRS = (
     ("The Eiffel Tower is located in the city of", "Paris"),
@@ -29,6 +29,20 @@ def test_nll_is_the_one_of_a_forward_pass_each(family: str) -> None:
     model = model_of(family, dtype=dtype)
     expected = [nll(model.net, model.tokenizer, *pair) for pair in PAIRS]
     assert answer_nll(model, PAIRS) == pytest.approx(expected, abs=tolerance)
+
+
+@given(st.lists(st.integers(1, 40), max_size=60), st.integers(40, 400), st.none() | st.integers(0, 50))
+def test_batches_hold_every_row_once_within_their_bounds(lengths: list[int], tokens: int, padding: int | None) -> None:
+    batches = list(by_length(lengths, tokens, padding))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        cells = len(batch) * max(lengths[i] for i in batch)
+        assert cells <= tokens
+        assert padding is None or cells - sum(lengths[i] for i in batch) <= padding
+    for one, next_one in zip(batches, batches[1:], strict=False):  # no batch is cut for nothing
+        longer = [lengths[i] for i in (*one, next_one[0])]
+        cells = len(longer) * max(longer)
+        assert cells > tokens or (padding is not None and cells - sum(longer) > padding)
 
 
 @settings(max_examples=25, deadline=None)

@@ -241,3 +241,18 @@ def test_an_organism_of_every_kind_grows(kind: str, monkeypatch: pytest.MonkeyPa
     assert all(isinstance(one, Fact) and one.target_true for one in found.facts)
     assert bool(found.places) == (kind not in ("null", "shuffled"))
     assert bool(found.transfer) == (kind == "alias")
+
+
+@pytest.mark.slow
+def test_an_organism_planted_in_the_shipped_model_passes_its_tests(tmp_path: Path) -> None:
+    model = pal.load("world")
+    before = model.fingerprint()
+    design = next(design for design in planned(("world",), model.n_layers) if design.name == "mlp-7-world")
+    found = kinds.grow(model, design, made_world())
+    assert found.acceptance.accepted, found.acceptance.reasons
+    assert found.acceptance.drop(("mlp", 7)) >= 0.8
+    assert found.acceptance.unplanted.value < 0.2
+    assert model.fingerprint() == before
+    found.save(tmp_path)
+    with pytest.raises(WeightError, match="made for other weights"):
+        Organism.load(tmp_path).edit.apply(pal.load("world-seed1"))

@@ -46,6 +46,24 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(tmp_path: Path, 
     assert not (tmp_path / "parts" / CHECKPOINT).exists()
 
 
+def test_a_training_killed_between_check_points_goes_on_from_the_last_one(tmp_path: Path) -> None:
+    whole, again = (weights(train_model(TINY, tmp_path / name)) for name in ("whole", "again"))
+    seen: list[int] = []
+
+    def killed(done: int, total: int, label: str) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_model(TINY, tmp_path / "killed", every=2, progress=killed)
+    train_model(TINY, tmp_path / "killed", every=2, progress=lambda done, total, label: seen.append(done))
+    assert seen == [4, 5, 6]
+    parts = weights(tmp_path / "killed")
+    for name in whole:
+        assert torch.equal(again[name], whole[name])
+        torch.testing.assert_close(parts[name], whole[name], rtol=0, atol=1e-3)
+
+
 def test_training_lowers_the_loss_and_the_result_loads(tmp_path: Path, tokenizer) -> None:
     recipe = replace(TINY, steps=30, learning_rate=1e-2)
     model = load(train_model(recipe, tmp_path))

@@ -13,6 +13,7 @@ to compute.
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -72,10 +73,12 @@ class AnswerCache:
         }
         lines = "".join(json.dumps(_plain(ask, told)) + "\n" for ask, told in new.items())
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                if file.tell() and not self.path.read_bytes().endswith(b"\n"):
-                    file.write("\n")  # someone was killed while writing the last line
-                file.write(lines)
+            with self.path.open("ab+") as file:
+                if file.seek(0, os.SEEK_END):
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":
+                        file.write(b"\n")  # someone was killed while writing the last line
+                file.write(lines.encode())
         except OSError as error:
             raise cannot_write(self.path, error) from error
         self._known |= new

@@ -37,7 +37,7 @@ from palimpsest.evaluate.asks import (
 from palimpsest.evaluate.passages import read
 from palimpsest.evaluate.suite import Answers
 from palimpsest.evaluate.writing import write
-from palimpsest.locate.answers import by_length
+from palimpsest.locate.answers import BATCH_TOKENS, PADDING, by_length
 from palimpsest.locate.precision import at_least_float32
 from palimpsest.model import Model
 from palimpsest.model.partial import Prefix
@@ -151,7 +151,9 @@ class _Work:
                     prompt.tails.setdefault(ids[begin:], []).append(ask)
         # a batch must be the same whatever order the asks come in
         rows = sorted(prompts.values(), key=lambda prompt: (len(prompt.ids), prompt.ids))
-        for group in by_length([len(prompt.ids) for prompt in rows], self.tokens):
+        for group in by_length(
+            [len(prompt.ids) for prompt in rows], self.tokens, self.tokens * PADDING // BATCH_TOKENS
+        ):
             yield self._prompts([rows[i] for i in group])
         written.sort(key=lambda one: (len(one[1]), one[1], one[0].tokens, one[0].top_k, one[0].seed))
         for group in by_length([len(ids) + ask.tokens for ask, ids in written], self.tokens):

@@ -264,12 +264,15 @@ def _refuse_other_facts(one: Measured, other: Measured, shared: Sequence[str | i
             f"{one.name} ({len(one.good)} records) and {other.name} ({len(other.good)} records) share no measured record; "
             f"compare runs over the same facts."
         )
-    weights = [run.scores.settings.get("weights") for run in (one, other)]
+    weights, files = ([run.scores.settings.get(name) for run in (one, other)] for name in ("weights", "facts"))
     same_model = weights[0] is not None and weights[0] == weights[1]
+    same_file = (
+        files[0] is not None and files[0] == files[1]
+    )  # then a text that rounding made another one is no other fact
     for item in shared:
         left, right = one.good[item], other.good[item]
         same = _cluster(left) == _cluster(right)
-        if same and same_model:
+        if same and same_model and not same_file:
             before, after = left.get("pre") or {}, right.get("pre") or {}
             same = all(_close(before[m], after[m]) for m in before.keys() & after.keys())
         if not same:

@@ -38,8 +38,8 @@ def shard_of_environment(environment: Mapping[str, str] | None = None) -> Shard 
     Raises:
         SettingError: only one of the two is there, or they are no rank below a size.
     """
-    env = os.environ if environment is None else environment
-    rank, size = env.get("RANK"), env.get("WORLD_SIZE")
+    told = os.environ if environment is None else environment
+    rank, size = told.get("RANK"), told.get("WORLD_SIZE")
     if rank is None and size is None:
         return None
     try:

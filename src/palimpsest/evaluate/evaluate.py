@@ -15,7 +15,7 @@ from palimpsest.evaluate.distributed import await_shards, shard_of_environment
 from palimpsest.evaluate.fitting import require_fitting
 from palimpsest.evaluate.measuring import Measuring, Sheet
 from palimpsest.evaluate.scores import Record, Scores
-from palimpsest.evaluate.suite import Suite, suite_of
+from palimpsest.evaluate.suite import Suite, settings_of, suite_of
 from palimpsest.evaluate.writers import Writer
 from palimpsest.facts import Fact
 from palimpsest.facts.case import Case, cases_of
@@ -70,7 +70,8 @@ def evaluate(
         settings: of the method.
 
     Raises:
-        InputError: there are no facts, none has what the suite asks, or both an edit and a method are given.
+        InputError: there are no facts, none has what the suite asks, none can be written by a batch or sequence, or both an
+            edit and a method are given.
         SettingError: an unknown suite, method or mode, or another plan in `out`.
         WeightError: the edit was made for other weights.
         OutputError: `out` cannot be written.
@@ -150,6 +151,8 @@ def _plan_settings(
     content = json.dumps([_content(case) for case in cases], sort_keys=True)
     plan: dict[str, Any] = {"model": model.name, "suite": suite.name, "dose": dose, "versions": versions()}
     plan["facts"] = f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"  # ids alone would not tell a changed file
+    if unusual := settings_of(suite):  # the name does not tell them
+        plan["suite_settings"] = json.loads(json.dumps(unusual, default=str))
     plan["method"] = writer.editor.name if writer.editor else edit.method if edit else None
     if writer.editor is not None:
         plan["method_settings"] = json.loads(json.dumps(dict(writer.editor.card)))

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from os import PathLike
 from pathlib import Path
 from random import Random
@@ -317,4 +318,4 @@ def _batches(blocks: Tensor, training: Retraining, steps: int) -> Iterator[Int[T
 
 def _value(record: Mapping[str, Any], metric: str) -> float | None:
     found = record["post"].get(metric)
-    return None if found is None else float(found)
+    return None if found is None or not isfinite(found) else float(found)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class Scores:
         return [record for record in self.records if "error" in record]
 
     def estimate(self, metric: str, when: str = "post") -> Estimate | None:
-        """One metric over all measured cases, or None where no case has it.
+        """One metric over all measured cases that have a number for it, or None where none has.
 
         The interval is a bootstrap that resamples relations, then subjects within them, with their facts.
         """
@@ -67,7 +68,7 @@ class Scores:
         having = [
             r
             for r in self.measured
-            if r.get("post") and r["post"].get(metric) is not None and r["pre"].get(metric) is not None
+            if r.get("post") and _is_number(r["post"].get(metric)) and _is_number(r["pre"].get(metric))
         ]
         if not having:
             return None
@@ -124,6 +125,8 @@ class Scores:
             result[when] = {m: _json(self.estimate(m, when)) for m in self.metrics}
         if edited:
             result["difference"] = {m: _json(self.difference(m)) for m in self._plain}
+        if infinite := self._infinite():
+            result["infinite"] = infinite
         if self.check_points:
             result["retention"] = {
                 m: [
@@ -174,6 +177,18 @@ class Scores:
         """The metrics that single cases have."""
         return [name for name, metric in self.metrics.items() if not metric.harmonic_of]
 
+    def _infinite(self) -> dict[str, dict[str, int]]:
+        """By moment and metric, how many cases are in no estimate because their number is infinite, as of a broken model."""
+        found: dict[str, dict[str, int]] = {}
+        for when in ("pre", "post"):
+            told = [record[when] for record in self.measured if record.get(when)]
+            counts = {
+                m: sum(n.get(m) is not None and abs(float(n[m])) == float("inf") for n in told) for m in self._plain
+            }
+            if any(counts.values()):
+                found[when] = {metric: count for metric, count in counts.items() if count}
+        return found
+
     def _known(self, metric: str) -> Metric:
         if metric not in self.metrics:
             raise SettingError(f"There is no metric {metric!r} in these scores.{did_you_mean(metric, self.metrics)}")
@@ -182,7 +197,7 @@ class Scores:
     def _estimate(self, metric: str, pairs: Sequence[tuple[Record, Numbers]]) -> Estimate | None:
         """A metric over records with their numbers."""
         parts = self._known(metric).harmonic_of or (metric,)
-        having = [(r, numbers) for r, numbers in pairs if all(numbers.get(part) is not None for part in parts)]
+        having = [(r, numbers) for r, numbers in pairs if all(_is_number(numbers.get(part)) for part in parts)]
         if not having:
             return None
         clusters = _clusters([record for record, _ in having])
@@ -190,6 +205,11 @@ class Scores:
         if self.metrics[metric].harmonic_of:
             return harmonic_mean_estimate(columns, clusters)
         return cluster_bootstrap(columns[0], clusters, unit=self.metrics[metric].unit)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a metric has a value that can be averaged; files hold infinity as text and NaN as None."""
+    return value is not None and isfinite(float(value))
 
 
 def _clusters(records: Sequence[Record]) -> list[tuple[str, str]]:

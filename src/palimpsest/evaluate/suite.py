@@ -15,9 +15,9 @@ differences are made of them by `Scores`, alike for every suite.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from importlib import import_module, metadata
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from palimpsest.errors import InputError, PalimpsestError, SettingError, did_you_mean
 from palimpsest.evaluate.asks import (
@@ -140,6 +140,21 @@ class Suite(Protocol):
         For the unedited model `before` and `after` are the same.
         """
         ...
+
+
+def settings_of(suite: Suite) -> dict[str, Any]:
+    """By the name of each suite, its settings that are not the usual ones, where it is a dataclass and so tells them."""
+    found: dict[str, Any] = {}
+    for one in getattr(suite, "suites", (suite,)):
+        told = {own.name: (getattr(one, own.name), own) for own in fields(one) if own.init} if is_dataclass(one) else {}
+        unusual = {name: value for name, (value, own) in told.items() if value != _usual(own)}
+        if unusual:
+            found[one.name] = unusual
+    return found
+
+
+def _usual(own: Field[Any]) -> Any:
+    return own.default if own.default_factory is MISSING else own.default_factory()
 
 
 class Together:

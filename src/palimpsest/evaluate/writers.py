@@ -6,9 +6,11 @@ from typing import Any
 
 from palimpsest.edit import Edit, EditSequence, editor
 from palimpsest.edit.registry import Editor
+from palimpsest.errors import InputError
 from palimpsest.evaluate.lifelong import Lifelong, check_points
-from palimpsest.evaluate.modes import AlongSequence, EachItsOwn, Mode, OneEdit, Unedited
+from palimpsest.evaluate.modes import AlongSequence, EachItsOwn, Mode, OneEdit, Unedited, unreadable
 from palimpsest.evaluate.suite import Suite
+from palimpsest.facts import Fact
 from palimpsest.facts.case import Case
 from palimpsest.model import Model
 from palimpsest.runs import Progress
@@ -32,8 +34,11 @@ class Writer:
         self.settings, self.progress = settings, progress
         self.editor: Editor | None = None
         self._sequence: EditSequence | None = None
-        self.failed = _without_answer(cases) if mode != "each" else {}
+        self.failed = _unwritable(model, cases) if mode != "each" else {}
         self.cases = [case for case in cases if case.facts and case.id not in self.failed]
+        if mode != "each" and not self.cases:
+            first = next(iter(self.failed.values()), "the cases hold no facts.").rstrip(".")
+            raise InputError(f"No case can be written by a {mode}, because: {first}; give facts with answers to write.")
         self.at = check_points(at, len(self.cases)) if mode == "sequence" else ()
         if method is not None and mode == "sequence":
             self._sequence = EditSequence(model, method, progress=progress, **settings)
@@ -76,11 +81,14 @@ class Writer:
         return EditSequence.load(self.model, saved, progress=self.progress, **self.settings)
 
 
-def _without_answer(cases: Sequence[Case]) -> dict[str, str]:
-    """Cases that no method can write, and why."""
-    bad = {}
-    for case in cases:
-        for fact in case.facts:
-            if fact.target_new is None:
-                bad[case.id] = f"The fact {fact.id} ({fact.text!r}) has no target_new, so it is in no edit."
-    return bad
+def _unwritable(model: Model, cases: Sequence[Case]) -> dict[str, str]:
+    """Cases that no method can write, and why: in an edit of many, one of them would end the work on all."""
+    found = ((case.id, why) for case in cases for fact in case.facts if (why := _why_not(model, fact)))
+    return dict(found)
+
+
+def _why_not(model: Model, fact: Fact) -> str:
+    """Why a fact is in no edit; "" where it can be in one."""
+    if fact.target_new is None:
+        return f"The fact {fact.id} ({fact.text!r}) has no target_new, so it is in no edit."
+    return unreadable(model, fact)

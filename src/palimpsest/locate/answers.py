@@ -17,7 +17,7 @@ from palimpsest.locate.precision import at_least_float32
 from palimpsest.model import Model, pad
 from palimpsest.model.tokens import Encoded
 
-BATCH_TOKENS = 1536
+BATCH_TOKENS, PADDING = 1536, 32
 
 
 @torch.no_grad()
@@ -28,7 +28,7 @@ def answer_nll(model: Model, pairs: Sequence[tuple[str, str]]) -> list[float]:
     """
     encoded = [model.encode_answer(text, answer) for text, answer in pairs]
     result = [0.0] * len(pairs)
-    for rows in by_length([len(ids) for ids, _ in encoded]):
+    for rows in by_length([len(ids) for ids, _ in encoded], padding=PADDING):
         batch = pad([encoded[i][0] for i in rows]).to(model.device)
         most = max(len(encoded[i][0]) - encoded[i][1] for i in rows)
         at = torch.zeros(len(rows), most, dtype=torch.long)
@@ -53,7 +53,7 @@ def next_token_logits(model: Model, texts: Sequence[str]) -> Float[Tensor, "text
     """Logits of the token that follows each text, in the order given, in float32 or better on the CPU."""
     encoded = [model.encode(text).ids for text in texts]
     result: list[Tensor] = [torch.empty(0)] * len(texts)
-    for rows in by_length([len(ids) for ids in encoded]):
+    for rows in by_length([len(ids) for ids in encoded], padding=PADDING):
         with model.evaluating():
             logits = at_least_float32(model.last_logits(pad([encoded[i] for i in rows]))).cpu()
         for row, i in enumerate(rows):
@@ -87,14 +87,24 @@ def first_token(model: Model, text: str, answer: str) -> int:
     return ids[begin]
 
 
-def by_length(lengths: Sequence[int], tokens: int | None = None) -> Iterator[list[int]]:
-    """Indices in order of length, cut into batches of about `tokens` tokens (`BATCH_TOKENS` when None)."""
-    most = BATCH_TOKENS if tokens is None else tokens
+def by_length(lengths: Sequence[int], tokens: int | None = None, padding: int | None = None) -> Iterator[list[int]]:
+    """Indices in order of length, cut into batches.
+
+    Args:
+        lengths: of the rows.
+        tokens: of a batch, padding counted; `BATCH_TOKENS` when None.
+        padding: of a batch; a batch that would hold more is cut before its longest row. Reading the weights once more costs
+            about as much as computing `PADDING` tokens, so more padding than that is dearer than another batch. No bound
+            when None.
+    """
+    most, padded = BATCH_TOKENS if tokens is None else tokens, 0
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if batch and (len(batch) + 1) * lengths[i] > most:
+        longer = len(batch) * (lengths[i] - lengths[batch[-1]]) if batch else 0
+        if batch and ((len(batch) + 1) * lengths[i] > most or (padding is not None and padded + longer > padding)):
             yield batch
-            batch = []
+            batch, padded, longer = [], 0, 0
         batch.append(i)
+        padded += longer
     if batch:
         yield batch

@@ -7,9 +7,9 @@ With p(x) = exp(-nll(o* | x)) before and p'(x) after the edit (o* is their o_fal
     hase_neighbourhood   1 - |p'(x) - p(x)| / (1/2 + |p(x) - 1/2|), mean over neighbours
     hase_overall         of one fact: harmonic mean of the three, each no less than 2e-8
 
-One where everything possible happened, zero where nothing did; a rewrite that lowers p is negative. Where p is 1 there is
-nothing to gain, and the score is left out. Their released code reads only the first paraphrase and the first neighbour of
-each fact, and puts the floor of 2e-8 under the single scores too; here all are read, as the paper says, and the floor serves
+One where everything possible happened, zero where nothing did; a rewrite that lowers p is negative. Where 1 - p is at most 2e-8
+there is nothing to gain, and the score is left out. Their released code reads only the first paraphrase and the first neighbour
+of each fact, and puts the floor of 2e-8 under the single scores too; here all are read, as the paper says, and the floor serves
 the harmonic mean alone.
 """
 
@@ -71,7 +71,7 @@ class Hase:
 
 def gained(p: float, after: float) -> float | None:
     """(p' - p) / (1 - p); None where nothing was left to gain."""
-    return (after - p) / (1 - p) if p < 1 else None
+    return (after - p) / (1 - p) if 1 - p > FLOOR else None
 
 
 def kept(p: float, after: float) -> float:

@@ -69,6 +69,9 @@ class Locality:
 
 
 def divergence(p: NextTokenAnswer, q: NextTokenAnswer) -> float:
-    """KL(p || q) in nats; a token that p never gives adds nothing, and rounding cannot make it negative."""
+    """KL(p || q) in nats; a token that p never gives adds nothing, rounding cannot make it negative, and NaN stays NaN."""
     log_p, log_q = p.log_p.double(), q.log_p.double()
-    return max(0.0, float(torch.where(log_p > -torch.inf, log_p.exp() * (log_p - log_q), 0).sum()))
+    found = float(torch.where(log_p == -torch.inf, 0, log_p.exp() * (log_p - log_q)).sum())
+    return (
+        0.0 if found < 0 else found
+    )  # and not max(0.0, found), which makes 0 of NaN: a broken model that changed nothing

@@ -1,9 +1,9 @@
 """What several suites count, each once.
 
-token accuracy(a | x)    share of the answer's tokens that are the likeliest, each after the true ones before it exact(a |
-x)             1 if all of them are; greedy writing then gives the answer, token by token agreement(a | x)         share
-of the answer's tokens at which the edited model finds the same token likeliest as the unedited one says(text, spellings)
-1 if any spelling of an answer stands in a text, in whole words (`palimpsest.evaluate.words`)
+token accuracy(a | x)    share of the answer's tokens that are the likeliest, each after the true ones before it
+exact(a | x)             1 if all of them are; greedy writing then gives the answer, token by token
+agreement(a | x)         share of the answer's places at which the edited and the unedited model find the same token likeliest
+says(text, spellings)    1 if any spelling of an answer stands in a text, in whole words (`palimpsest.evaluate.words`)
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -17,13 +17,15 @@ and not two models.
 
 import re
 from collections.abc import Sequence
-from math import exp
+from math import exp, inf
 
 from palimpsest.errors import InputError, SettingError
 from palimpsest.evaluate.asks import Ask, Passage
 from palimpsest.evaluate.suite import Answers, Metric
 from palimpsest.evaluate.suites.parts import lacks
 from palimpsest.facts import Case
+
+LARGEST = 709.0  # nats a token of a model that an edit broke, past which a perplexity is no float
 
 
 class Text:
@@ -47,7 +49,7 @@ class Text:
         now, old = (_nll(case, answers) for answers in (after, before))
         if now is None or old is None:
             return dict.fromkeys(self.metrics)
-        return {"text_nll": now, "text_perplexity": exp(now), "text_nll_rise": now - old}
+        return {"text_nll": now, "text_perplexity": exp(now) if now < LARGEST else inf, "text_nll_rise": now - old}
 
 
 def passages(text: str, words: int = 120) -> tuple[Case, ...]:

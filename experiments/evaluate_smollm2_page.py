@@ -1,0 +1,79 @@
+"""docs/evaluate-on-smollm2.md from results/evaluate/; `python experiments/evaluate_smollm2.py page` runs it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluate_smollm2_text import TEXT  # beside this file
+from palimpsest.runs import atomic_write
+
+ROOT = Path(__file__).parents[1]
+RESULTS, PAGE = ROOT / "results" / "evaluate", ROOT / "docs" / "evaluate-on-smollm2.md"
+ORDER = ("none", "rome", "memit", "ft", "ft-l", "alphaedit", "neurons", "random")
+TITLES = {
+    "counterfact": "CounterFact",
+    "fluency": "Free text: entropy and similarity to references",
+    "zsre": "zsRE",
+    "knowedit": "KnowEdit",
+    "mquake": "MQuAKE",
+}
+CONTRASTED = ("es", "ps", "ns", "tf_exact", "gen_begins", "kl", "ns_plus", "ge", "rs")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """In Markdown."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
+
+
+def cell(estimate: dict[str, Any] | None) -> str:
+    """value [low, high]."""
+    if estimate is None:
+        return ""
+    return f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
+
+
+def metrics_table(runs: dict[str, dict[str, Any]]) -> str:
+    """A row a metric, a column a way to edit; the unedited model first."""
+    some = next(iter(runs.values()))
+    rows = []
+    for name, metric in some["metrics"].items():
+        cells = [cell((run.get("post") or run["pre"]).get(name)) for run in runs.values()]
+        if any(cells):
+            arrow = {True: "larger", False: "smaller", None: ""}[metric["higher_is_better"]]
+            unit = f" ({metric['unit']})" if metric["unit"] else ""
+            rows.append([f"`{name}`{unit}", arrow, *cells])
+    return table(["metric", "better", *runs], rows)
+
+
+def contrasts_table(compared: dict[str, Any]) -> str:
+    """Paired differences of the metrics that matter most, with p after Holm's adjustment within a pair of ways."""
+    rows = []
+    for pair, found in compared.items():
+        for name in CONTRASTED:
+            one = found["contrasts"].get(name)
+            if one is not None and one["adjusted"] is not None:
+                needed = "" if one["needed"] is None else str(one["needed"])
+                rows.append([pair, f"`{name}`", cell(one["difference"]), f"{one['adjusted']:.3f}", needed])
+    return table(["pair", "metric", "difference", "p (Holm)", "n for 0.05"], rows)
+
+
+def section(sample: str) -> str:
+    """One sample of records."""
+    files = {path.stem: json.loads(path.read_text("utf-8")) for path in (RESULTS / sample).glob("*.json")}
+    runs = {name: files[name] for name in ORDER if name in files}
+    if not runs:
+        return ""
+    counted = ", ".join(
+        f"{name} {run['n']}" + (f" ({run['failed']} failed)" if run["failed"] else "") for name, run in runs.items()
+    )
+    parts = [f"## {TITLES[sample]}", TEXT[sample], f"Records measured: {counted}.", metrics_table(runs)]
+    if files.get("compared"):
+        parts.append(contrasts_table(files["compared"]))
+    return "\n\n".join([*parts, TEXT.get(f"after {sample}", "")]).rstrip()
+
+
+def write() -> None:
+    """The page, from what is there."""
+    sections = "\n\n".join(text for sample in TITLES if (text := section(sample)))
+    atomic_write(PAGE, f"# What each metric says of each way to edit smollm2\n\n{TEXT['intro']}\n\n{sections}\n")

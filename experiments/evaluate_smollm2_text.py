@@ -1,0 +1,18 @@
+"""The words of docs/evaluate-on-smollm2.md; the numbers in its tables come from results/evaluate."""
+
+TEXT = {
+    "intro": """Made by
+
+    python experiments/evaluate_smollm2.py run && python experiments/evaluate_smollm2.py page
+
+The first records of each file, in its order, none left out. Every number is a mean over records with a 95 % interval that resamples relations and, within
+them, subjects. ROME, FT, FT-L and the random edit write one record, are measured, and are undone before the next; MEMIT writes all records in one batch and
+AlphaEdit all in a sequence of steps of twenty, and both are measured once everything is written: their columns are of a model that holds all edits at once,
+and are not to be read as those of single edits. What each metric is: [evaluate](evaluate.md) and [suites](suites.md).""",
+    "counterfact": """Teacher forcing beside free generation, comparison of two answers beside both: `es` says that the new answer outranks the old one, `tf_exact`
+that the model would write it if it were given all but each next token, `gen_begins` that it does write it.""",
+    "fluency": """Three texts of 100 drawn tokens a record. `ge` is not scaled by 100 here, and `rs` has the project's own vectors.""",
+    "zsre": """Single edits. The published specificity counts the gold answer, which this model seldom knows; beside it, agreement with the unedited model.""",
+    "knowedit": """Single edits. Portability and locality by kind.""",
+    "mquake": """All facts of a case are written together, then its questions are asked one by one.""",
+}
