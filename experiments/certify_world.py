@@ -1,6 +1,6 @@
 """Which instruments find the layer a fact was planted in, on the organisms of the made world.
 
-    palimpsest world organisms --out run/organisms                       # makes the organisms, once
+    palimpsest world organisms --out run/organisms/all                       # makes the organisms, once
     python experiments/certify_world.py run [--organisms FOLDER]         # resumable; into run/certificate/ and results/certificate/
     python experiments/certify_world.py page                             # docs/certificate.md
     python experiments/certify_world.py trial [--organisms FOLDER]       # 6 facts of each, 1 sample, into run/certificate-trial/
@@ -11,29 +11,23 @@ the score of every fact.
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import palimpsest as pal
-from palimpsest.facts import Fact
-from palimpsest.world import made_world
 from palimpsest.world.certificate import Certificate, certify, instruments
-from palimpsest.world.organisms import Organism, load_organisms
+from palimpsest.world.organisms import load_organisms
 
 ROOT = Path(__file__).parents[1]
-RUNS, RESULTS, ORGANISMS = ROOT / "run" / "certificate", ROOT / "results" / "certificate", ROOT / "run" / "organisms"
+RUNS, RESULTS, ORGANISMS = (
+    ROOT / "run" / "certificate",
+    ROOT / "results" / "certificate",
+    ROOT / "run" / "organisms" / "all",
+)
 FACTS, SAMPLES, STEPS, SEED = 40, 5, 20, 1
 
 
 def show(done: int, total: int, label: str) -> None:
     print(f"{done}/{total} {label}", flush=True)
-
-
-def known_facts(organisms: Sequence[Organism]) -> list[Fact]:
-    """Facts of the world in the relations that were planted: their subjects are swapped in, beside the planted ones."""
-    planted = {fact.relation for one in organisms for fact in one.facts}
-    world = made_world()
-    return [world.record(fact, probes=0) for fact in world.facts if fact.relation in planted]
 
 
 def run(folder: Path, *, trial: bool = False) -> Certificate:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from math import comb
 from pathlib import Path
 
 from palimpsest.errors import PalimpsestError
@@ -33,7 +34,8 @@ def findings(stored: Certificate, kind: str) -> str:
     rows = [[one.reading.name, one.reading.position, *map(short, one.measures)] for one in some]
     one = some[0]
     rows.append(["*chance*", "", *(f"{one.chance[m]:.2f}" for m in MEASURES)])
-    rows.append(["*best constant*", "", "", "", f"{one.constant['hit']:.2f}", f"{one.constant['near']:.2f}", "0", ""])
+    constant = (f"{one.constant[name]:.2f}" for name in ("auroc", "auprc", "hit", "near"))
+    rows.append(["*best constant*", "", *constant, "0", ""])
     counted = ", ".join(f"{count} x layer {layer}" for layer, count in sorted(Counter(one.planted).items()))
     return f"{len(one.organisms)} organisms: {counted}.\n\n{table(HEADER, rows)}"
 
@@ -63,6 +65,11 @@ def entity(stored: Certificate) -> str:
         f"{', '.join(map(str, first.layers))}.\n\n"
         + table(["instrument", "read at", "AUROC of the peak", "p", "AUROC of the share", "p"], rows)
     )
+
+
+def comb_of(stored: Certificate) -> int:
+    """In how many ways the organisms of the largest comparison can be relabelled."""
+    return max((comb(len(one.storage) + len(one.entity), len(one.entity)) for one in stored.entity), default=1)
 
 
 def crossed(stored: Certificate) -> str:
@@ -123,10 +130,10 @@ def write() -> None:
 
 Made by
 
-    palimpsest world organisms --out run/organisms
+    palimpsest world organisms --out run/organisms/all
     {COMMAND}
 
-Each organism is a model of the made world in which new facts were planted in a place we chose, and which passed its acceptance tests; so for
+Each [organism](organisms.md) is a model of the made world in which new facts were planted in a place we chose, and which passed its acceptance tests; so for
 once the right answer is known. An instrument gives a score to every layer, and the question is whether the planted layer scores most.
 {len(stored.organisms)} organisms ({", ".join(f"{count} {kind}" for kind, count in organisms.items())}) made from {", ".join(bases)}; at most {stored.settings["facts"]} facts of each.
 In brackets: 95 % intervals, bootstrap over organisms and, within them, subjects.
@@ -139,7 +146,8 @@ In brackets: 95 % intervals, bootstrap over organisms and, within them, subjects
 | hit, single facts | as hit, for the map of every fact by itself |
 
 `graft` is the positive control: it puts the base's weights back, and is right by construction. `random` is the negative one. The best constant is
-what an instrument that always names the same layer can reach here. All instruments act on single layers.
+what an instrument can reach that gives every organism the same map: it knows which layers were planted often and nothing else. An AUROC has to be read beside it, above
+all where few layers were planted; the slope cannot be had that way. All instruments act on single layers.
 
 {figure(stored)}
 
@@ -150,8 +158,10 @@ what an instrument that always names the same layer can reach here. All instrume
 An attribute organism stores new attributes in a layer; an alias organism maps a new name to a known entity there, and stores no attribute. The
 statistics were fixed beforehand: the largest value of the mean profile, and the planted layer's share of it. An AUROC of 0.5 cannot tell; below,
 the two are told apart the wrong way round. p: by relabelling the organisms, two-sided; it is the number to read where few organisms separate
-perfectly, because their interval has no width then. The two kinds differ in more than storage (facts of newcomers, and facts of entities that the
-base knows), so telling them apart shows less than failing to. Readings of one organism are not independent, and no p is corrected for their number.
+perfectly, because their interval has no width then. Only organisms of the bases that have both kinds are compared, on the relations that both plant; so few that no p
+can fall below {2 / comb_of(stored):.2f}. The two kinds differ in more than storage: facts of newcomers against facts of entities that the base knows; and the alias organisms' facts
+that are read here are those they were taught (what shows that they process the entity is their transfer to facts they were never taught). So telling
+them apart shows less than failing to. Readings of one organism are not independent, and no p is corrected for their number.
 
 {entity(stored) if stored.entity else "No reading saw organisms of both kinds."}
 
@@ -178,7 +188,7 @@ The planted layer in bold.
 
 * Toy models of a few million parameters, short prompts, facts planted by gradients: what an instrument misses here it may miss in a large model, and what
   it finds here it need not find there. Numbers do not transfer; that an instrument can be blind does.
-* Organisms of one base share its weights, and the names and facts they plant: the intervals are for other organisms from the same bases.
+* Organisms of one base share its weights, though no name and no fact that they plant: the intervals are for other organisms from the same bases.
 * A fact planted by gradients into one module is stored there in the sense that its weights are needed (grafting says so). It is read through
   the rest of the model, and an instrument that points at another layer may be right about what the reading needs.
 * In a prompt that begins with its subject, the state at the subject's last token cannot depend on the relation: what is read there is about the subject.

@@ -13,6 +13,7 @@ WORDINGS = {
     "long": 'long: "{}, as many ..., was born in"',
 }
 PLACES = (
+    ("state", "first subject"),
     ("state", "middle subject"),
     ("state", "last subject"),
     ("state", "last"),

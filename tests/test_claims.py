@@ -78,6 +78,14 @@ def test_the_measured_speed_of_tracing_meets_its_bars() -> None:
     assert found["peak_memory_gb"] <= 3
 
 
+def test_the_measured_speed_of_evaluation_meets_its_bar() -> None:
+    """Five times prompt by prompt, with the same numbers."""
+    found = json.loads((REPORT.parents[1] / "bench-evaluate.json").read_text())
+    assert (found["records"], found["prompts"]) == (100, 1300)
+    assert found["measured_ratio"] >= 5
+    assert found["largest_difference"] <= 1e-4
+
+
 def test_the_measured_speed_of_neurons_meets_its_bar() -> None:
     """Four times layer-by-layer integrated gradients."""
     found = json.loads((REPORT.parents[1] / "bench-neurons.json").read_text())

@@ -22,8 +22,8 @@ from palimpsest.evaluate.asks import (
 from palimpsest.evaluate.suite import SUITES, Answers, Metric, Suite, Together, settings_of
 from palimpsest.evaluate.suites.counterfact import CounterFact
 from palimpsest.evaluate.suites.counterfact_plus import CounterFactPlus
-from palimpsest.evaluate.suites.generation import Generation
 from palimpsest.evaluate.suites.coverage import Coverage
+from palimpsest.evaluate.suites.generation import Generation
 from palimpsest.evaluate.suites.hase import Hase, gained
 from palimpsest.evaluate.suites.locality import Locality, divergence
 from palimpsest.evaluate.suites.mquake import Mquake
@@ -267,4 +267,6 @@ def test_settings_that_the_name_does_not_tell() -> None:
     assert settings_of(Mquake()) == settings_of(CounterFact()) == settings_of(ParaRel()) == {}
     assert settings_of(Mquake(shots="Q: a\nA: b\n\n")) == {"mquake": {"shots": "Q: a\nA: b\n\n"}}
     several = Together([CounterFact(), Coverage(0.9), ParaRel({"r": ("A", "B")})])
+    with pytest.raises(SettingError, match="'coverage' stands twice with other settings"):
+        Together([Coverage(0.9), Coverage(0.8)])
     assert settings_of(several) == {"coverage": {"level": 0.9}, "pararel": {"candidates": {"r": ("A", "B")}}}

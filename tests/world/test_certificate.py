@@ -7,7 +7,7 @@ import pytest
 import torch
 from planted_models import base, facts, one_layer, organism
 
-from palimpsest.errors import InputError, RecordError, SettingError
+from palimpsest.errors import InputError, RecordError, SettingError, WeightError
 from palimpsest.world.certificate import Certificate, Evidence, Instrument, Reading, certify, instruments
 from palimpsest.world.certificate.certify import copied, some_facts
 from palimpsest.world.certificate.graft import graft_drops, grafted
@@ -232,6 +232,17 @@ def test_mistakes_have_a_sentence():
         certify(graft("mlp"), good, models(), facts=0)
     short = Instrument("short", (Reading("short", "mlp", SUBJECT),), lambda model, plain, some: [np.zeros((1, 1))])
     assert "must give 1 arrays" in certify(short, good, models(), **QUICK).failures["short/mlp-0"]
+
+
+def test_a_wrong_base_is_refused_and_nothing_is_kept_of_it(tmp_path):
+    (name,) = models()
+    other = copied(models()[name])
+    with torch.no_grad():
+        for weight in other.net.parameters():
+            weight.add_(1e-3)
+    with pytest.raises(WeightError):
+        certify(graft("mlp"), one_layer()[:3], {name: other}, out=tmp_path, **QUICK)
+    assert not (tmp_path / "results.json").exists()
 
 
 def test_whole_subjects_are_chosen():

@@ -1,7 +1,10 @@
 """What a certificate says of instruments whose worth is known: perfect, random, stubborn, silent, and in between."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from palimpsest.errors import InputError, SettingError
 from palimpsest.world.certificate.contrasts import discriminations, dissociation, relabelled_p
@@ -82,6 +85,17 @@ def test_instrument_that_always_says_the_first_layer():
     assert found.auroc.value == pytest.approx(0.5)
     assert found.hit.value == found.constant["hit"] == 1 / LAYERS
     assert found.constant["near"] == 3 / LAYERS
+    assert found.constant["auroc"] == 0.5  # every layer was planted as often as any other
+
+
+def test_one_map_for_all_organisms_profits_from_layers_planted_often():
+    random = np.random.default_rng(4)
+    some = [evidence(p, noise(p, random), name=f"{i}") for i, p in enumerate((0, 0, 0, 1))]
+    found = finding(some, resamples=50)
+    ranks = np.tile([1.0, 0.5, *[0.0] * (LAYERS - 2)], (4, 1))
+    planted = np.arange(LAYERS) == np.array([[0], [0], [0], [1]])
+    assert found.constant["auroc"] == pytest.approx(roc_auc_score(planted.ravel(), ranks.ravel()))
+    assert found.constant["hit"] == 0.75
     assert found.near.value == 2 / LAYERS  # layers 0 and 1
 
 
@@ -198,6 +212,24 @@ def test_only_layers_that_both_kinds_have_are_compared():
     assert len(found.storage) == len(found.entity) == 3
     with pytest.raises(InputError, match="no planted layer in common"):
         discriminations(attributes[:2], aliases[2:])
+
+
+def test_only_bases_and_relations_that_both_kinds_have_are_compared():
+    attributes, aliases = paired(3.0, 1.0)
+    other = [dataclasses.replace(one, base="another") for one in attributes]
+    found, _ = discriminations([*attributes, *other], aliases)
+    assert len(found.storage) == 5
+    stranger = [(f"{name}x", "elsewhere", subject) for name, _, subject in aliases[0].facts]
+    mixed = dataclasses.replace(
+        aliases[0],
+        facts=(*aliases[0].facts, *stranger),
+        scores=np.concatenate([aliases[0].scores, 100 + aliases[0].scores]),
+    )
+    again, _ = discriminations(attributes, [mixed, *aliases[1:]])
+    plain, _ = discriminations(attributes, aliases)
+    assert again.auroc.value == plain.auroc.value
+    with pytest.raises(InputError, match="no planted layer in common"):
+        discriminations(other, aliases)
 
 
 def test_p_by_relabelling():

@@ -254,5 +254,6 @@ def test_an_organism_planted_in_the_shipped_model_passes_its_tests(tmp_path: Pat
     assert found.acceptance.unplanted.value < 0.2
     assert model.fingerprint() == before
     found.save(tmp_path)
-    with pytest.raises(WeightError, match="made for other weights"):
-        Organism.load(tmp_path).edit.apply(pal.load("world-seed1"))
+    other = pal.load("world-seed1")
+    with pytest.raises(WeightError, match="made for other weights"), Organism.load(tmp_path).applied(other):
+        pass

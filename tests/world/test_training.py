@@ -86,9 +86,22 @@ def test_a_damaged_check_point_and_one_of_another_recipe_are_refused(tmp_path: P
     with pytest.raises(ModelError, match="another recipe or another world; delete it"):
         train_model(replace(TINY, seed=1), tmp_path)
     place = tmp_path / CHECKPOINT
-    place.write_bytes(place.read_bytes()[:-100])
+    whole = place.read_bytes()
+    place.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ModelError, match="its contents are not those that were written"):
+        train_model(TINY, tmp_path)
+    place.write_bytes(whole[:-100])
     with pytest.raises(ModelError, match="is damaged .*; delete it to train from the beginning"):
         train_model(TINY, tmp_path)
+
+
+def test_a_finished_training_is_left_as_it_is_and_another_is_refused(tmp_path: Path) -> None:
+    train_model(TINY, tmp_path)
+    seen: list[int] = []
+    train_model(TINY, tmp_path, progress=lambda done, total, label: seen.append(done))
+    assert not seen
+    with pytest.raises(ModelError, match="a model of another training already; choose another --out"):
+        train_model(replace(TINY, seed=1), tmp_path)
 
 
 def test_no_two_steps_read_one_document_and_each_window_begins_with_a_document(tokenizer) -> None:

@@ -161,7 +161,7 @@ class Together:
     """Several suites as one: the union of their asks and metrics.
 
     Raises:
-        SettingError: two of them give one name to different metrics.
+        SettingError: two of them give one name to different metrics, or are one suite with different settings.
     """
 
     def __init__(self, suites: Sequence[Suite]) -> None:
@@ -169,7 +169,12 @@ class Together:
         self.name = "+".join(suite.name for suite in suites)
         metrics: dict[str, Metric] = {}
         self.metrics: Mapping[str, Metric] = metrics
+        settings: dict[str, Any] = {}
         for suite in suites:
+            if settings.setdefault(suite.name, settings_of(suite)) != settings_of(suite):
+                raise SettingError(
+                    f"The suite {suite.name!r} stands twice with other settings; evaluate them one by one."
+                )
             for name, metric in suite.metrics.items():
                 if metrics.setdefault(name, metric) != metric:
                     raise SettingError(f"Two suites of {self.name} have a metric {name!r}; evaluate them one by one.")

@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from palimpsest.errors import ModelError
+from palimpsest.model.model import hash_tensor
 from palimpsest.runs import Progress, atomic_path, atomic_write, check_writable
 from palimpsest.world.corpus import Corpus
 from palimpsest.world.recipes import Recipe
@@ -51,7 +53,7 @@ def train_model(
 
     Args:
         recipe: see `palimpsest.world.recipes`.
-        out: folder; the check point of an interrupted training in it is continued.
+        out: folder; the check point of an interrupted training in it is continued, and a finished one is left as it is.
         world: told to it; `made_world()` when None.
         every: steps between check points.
         until: stop after this step, with a check point, and write no model; to the end when None.
@@ -61,7 +63,7 @@ def train_model(
         The folder.
 
     Raises:
-        ModelError: the check point is damaged, or of another recipe.
+        ModelError: the check point is damaged or of another recipe, or the folder holds another model.
         OutputError: the folder cannot be written.
     """
     folder = check_writable(out)
@@ -72,6 +74,8 @@ def train_model(
     net.train()
     optimizer = torch.optim.AdamW(_groups(net, recipe.weight_decay), lr=recipe.learning_rate, betas=(0.9, 0.98))
     identity = _identity(recipe, corpus)
+    if _finished(folder, identity, recipe):
+        return folder
     step, seconds = _restore(folder / CHECKPOINT, net, optimizer, identity)
     last = min(recipe.steps, until if until is not None else recipe.steps)
     if progress is not None:
@@ -85,9 +89,28 @@ def train_model(
         if progress is not None:
             progress(step, recipe.steps, f"{loss:.3f} nats")
     if last == recipe.steps:
-        _write(folder, net, tokenizer, {"recipe": asdict(recipe), "tokens": recipe.tokens, "seconds": round(seconds)})
+        card = {"recipe": asdict(recipe), "tokens": recipe.tokens, "seconds": round(seconds), "identity": identity}
+        _write(folder, net, tokenizer, card)
         (folder / CHECKPOINT).unlink(missing_ok=True)
     return folder
+
+
+def _finished(folder: Path, identity: str, recipe: Recipe) -> bool:
+    """Whether the folder holds the model of this very training; raises `ModelError` where it holds another."""
+    if not (folder / "model.safetensors").is_file():
+        return False
+    try:
+        card = json.loads((folder / CARD).read_text("utf-8"))
+        same = (
+            card["identity"] == identity
+            if "identity" in card
+            else card["recipe"] == json.loads(json.dumps(asdict(recipe)))
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise ModelError(f"{folder} holds a model of another training already; choose another --out, or delete it.")
+    return True
 
 
 def rate(recipe: Recipe, step: int) -> float:
@@ -162,12 +185,18 @@ def _named(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor
 def _keep(
     path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, identity: str, step: int, seconds: float
 ) -> None:
+    tensors = _named(net, optimizer)
+    card = {"identity": identity, "step": str(step), "seconds": f"{seconds:.1f}", "sha256": _digest(tensors)}
     with atomic_path(path) as temporary:
-        save_file(
-            _named(net, optimizer),
-            temporary,
-            metadata={"identity": identity, "step": str(step), "seconds": f"{seconds:.1f}"},
-        )
+        save_file(tensors, temporary, metadata=card)
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of names and contents, so that a file with a flipped bit is not trained on."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {hash_tensor(tensors[name])}".encode())
+    return digest.hexdigest()
 
 
 def _restore(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> tuple[int, float]:
@@ -185,6 +214,8 @@ def _restore(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, ident
         raise ModelError(
             f"The check point {path} is of another recipe or another world; {advice}, or choose another --out."
         )
+    if card.get("sha256") != _digest(tensors):
+        raise ModelError(f"The check point {path} is damaged (its contents are not those that were written); {advice}.")
     step = int(card["step"])
     with torch.no_grad():
         for name, weight in net.named_parameters():

@@ -9,7 +9,7 @@ after x, and p(a | x) = exp(-nll(a | x)) (Meng et al. 2022, section 3.4; `eval_u
     pm   paraphrase magnitude    mean over paraphrases of p(o* | x) - p(o | x)
     ns   neighbourhood score     mean over neighbours of 1 if nll(own answer | x) < nll(o* | x)
     nm   neighbourhood magnitude mean over neighbours of p(own answer | x) - p(o* | x)
-    s    score                   harmonic mean of mean es, mean ps and mean ns
+    s    score                   harmonic mean of mean es, mean ps and mean ns, over the facts that have all three
 
 All are better when larger. A probability comparison is not generation: es = 1 says that o* outranks o, not that the model
 would write it.

@@ -12,8 +12,9 @@ comparison and less than free generation (the suite "generation"). An answer of 
 
 from collections.abc import Sequence
 
-from palimpsest.evaluate.asks import Ask, Likelihood
+from palimpsest.evaluate.asks import Ask
 from palimpsest.evaluate.suite import Answers, Metric
+from palimpsest.evaluate.suites.parts import exact, likelihoods, token_accuracy
 from palimpsest.evaluate.suites.prompts import mean, new_answer
 from palimpsest.facts.case import Case
 
@@ -31,17 +32,16 @@ class TeacherForcing:
 
     def asks(self, case: Case) -> Sequence[Ask]:
         """The new answer after every wording."""
-        return [Likelihood(text, new_answer(case.fact)) for text in case.fact.wordings]
+        return likelihoods((text, new_answer(case.fact)) for text in case.fact.wordings)
 
     def measure(self, case: Case, before: Answers, after: Answers) -> dict[str, float | None]:
         """The four metrics."""
         new = new_answer(case.fact)
-        rights = [after.likelihood(text, new).right for text in case.fact.wordings]
-        shares = [sum(right) / len(right) for right in rights]
-        exact = [float(all(right)) for right in rights]
+        shares = [token_accuracy(after, text, new) for text in case.fact.wordings]
+        whole = [exact(after, text, (new,)) for text in case.fact.wordings]
         return {
             "tf_token_acc": shares[0],
-            "tf_exact": exact[0],
+            "tf_exact": float(whole[0]),
             "p_tf_token_acc": mean(shares[1:]),
-            "p_tf_exact": mean(exact[1:]),
+            "p_tf_exact": mean(whole[1:]),
         }

@@ -78,9 +78,7 @@ class Certificate:
             constant = [
                 "best constant",
                 "",
-                "",
-                "",
-                *(f"{one.constant[name]:.2f}" for name in ("hit", "near")),
+                *(f"{one.constant[name]:.2f}" for name in ("auroc", "auprc", "hit", "near")),
                 "0.00",
                 "",
             ]

@@ -60,6 +60,7 @@ def certify(
     Raises:
         SettingError: two instruments have one name, or `out` holds another run.
         InputError: two organisms have one name, a base is missing, or no organism can be read.
+        WeightError: an organism was made from other weights than those of its base here.
         OutputError: `out` cannot be written.
     """
     tools = {one.name: one for one in ([instruments] if isinstance(instruments, Instrument) else instruments)}
@@ -77,6 +78,8 @@ def certify(
         for tool in tools.values()
         if tool.sees(organism.places)
     }
+    for one in used.values():  # a wrong base is no fault of an instrument, and must not be recorded as one
+        one.edit.check_fits(models[one.base])
     twins = {name: copied(models[name]) for name in sorted({one.base for one in used.values()})}
 
     def measured(item: Any) -> dict[str, Any]:
@@ -95,7 +98,8 @@ def certify(
     if out is None:
         records = _worked(list(work), measured, progress)
         return _certificate(records, used, asked, left_out, settings, resamples)
-    with Run(Path(out), Plan(list(work), settings | {"organisms": content})) as run:
+    bases = {name: models[name].fingerprint() for name in twins}
+    with Run(Path(out), Plan(list(work), settings | {"organisms": content, "bases": bases})) as run:
         records = run.map(measured, progress)
         certificate = _certificate(records, used, asked, left_out, settings, resamples)
         run.finish(certificate.to_json())

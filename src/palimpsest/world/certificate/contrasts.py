@@ -89,12 +89,17 @@ class Discrimination:
 def discriminations(
     attributes: Sequence[Evidence], aliases: Sequence[Evidence], *, resamples: int = FEW, seed: int = 0
 ) -> list[Discrimination]:
-    """Both statistics of one reading.
+    """Both statistics of one reading, on the bases, relations and planted layers that both kinds have.
 
     Raises:
-        InputError: no layer has organisms of both kinds that can be scored.
+        InputError: no layer of a base has organisms of both kinds that can be scored.
     """
-    stored, named = ([one for one in (e.readable() for e in some) if one.facts] for some in (attributes, aliases))
+    bases = {one.base for one in attributes} & {one.base for one in aliases}
+    asked = _relations(attributes) & _relations(aliases)  # or the two would differ in what is asked
+    stored, named = (
+        [one for one in (e.of_relations(asked).readable() for e in some if e.base in bases) if one.facts]
+        for some in (attributes, aliases)
+    )
     shared = sorted(_layers(stored) & _layers(named))
     stored, named = ([one for one in some if one.planted in shared] for some in (stored, named))
     if not stored or not named:
@@ -126,6 +131,10 @@ def discriminations(
             )
         )
     return found
+
+
+def _relations(some: Sequence[Evidence]) -> set[str]:
+    return {relation for one in some for _, relation, _ in one.facts}
 
 
 def relabelled_p(values: Float[np.ndarray, " organisms"], first: int, seed: int = 0) -> float:

@@ -8,12 +8,12 @@ run of an instrument may give several readings, as a causal trace does: the same
 at the prompt's last token (F).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from palimpsest.errors import SettingError, did_you_mean
 from palimpsest.facts import Fact
@@ -123,7 +123,13 @@ class Evidence:
 
     def readable(self) -> "Evidence":
         """The same with the facts that were scored alone."""
-        kept = np.isfinite(self.scores).all(axis=1)
+        return self._kept(np.isfinite(self.scores).all(axis=1))
+
+    def of_relations(self, relations: Container[str]) -> "Evidence":
+        """The same with the facts of these relations alone."""
+        return self._kept(np.array([relation in relations for _, relation, _ in self.facts], dtype=bool))
+
+    def _kept(self, kept: Bool[np.ndarray, " facts"]) -> "Evidence":
         facts = tuple(fact for fact, keep in zip(self.facts, kept, strict=True) if keep)
         return Evidence(self.reading, self.organism, self.kind, self.base, self.places, facts, self.scores[kept])
 

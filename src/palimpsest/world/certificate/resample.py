@@ -4,8 +4,8 @@
     a resample                 O organisms drawn from the O there are; for each of them as many subjects as it has, drawn
                                from its own, and the mean over the facts of these
 
-Facts of one subject go together. Organisms of one base share it, and share the names they plant: the interval is for other
-organisms made from these bases, and says nothing about other bases.
+Facts of one subject go together. Organisms of one base share its weights, though no name and no fact that they plant: the interval
+is for other organisms made from these bases, and says nothing about other bases.
 """
 
 from collections.abc import Sequence
