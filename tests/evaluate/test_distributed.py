@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from palimpsest.errors import OutputError, SettingError
-from palimpsest.evaluate.distributed import await_shards, is_first, shard_of_environment
+from palimpsest.evaluate.distributed import await_shards, device_of_environment, is_first, shard_of_environment
 from palimpsest.runs import Plan, Run, Shard, merge
 from palimpsest.world import made_world
 
@@ -38,6 +38,15 @@ def test_the_environment_tells_the_share() -> None:
 def test_half_an_environment_is_a_mistake(environment: dict[str, str]) -> None:
     with pytest.raises(SettingError, match="start with accelerate launch or torchrun, or unset both"):
         shard_of_environment(environment)
+
+
+def test_each_process_of_a_machine_has_an_accelerator_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert device_of_environment({"LOCAL_RANK": "3"}) == "cuda:3"
+    assert device_of_environment({"LOCAL_RANK": "5"}) == "cuda:1"
+    assert device_of_environment({}) is None
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert device_of_environment({"LOCAL_RANK": "3"}) is None
 
 
 def test_the_first_waits_for_the_others(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import palimpsest as pal
 from oracles.small import FACTS, LAYER, documents, model_of, with_probes
 from palimpsest.edit import EditSequence
-from palimpsest.errors import InputError, SettingError
+from palimpsest.errors import InputError, PalimpsestError, SettingError
 from palimpsest.evaluate import Metric, Scores, lifelong
 from palimpsest.evaluate.asks import Passage
 from palimpsest.evaluate.chunks import chunks_of
@@ -129,6 +129,16 @@ def test_a_killed_sequence_ends_in_the_same_bytes(
     for name in ("plan.json", "samples.jsonl", "results.json"):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert [record["id"] for record in again.failed] == ["chile"]
+
+
+def test_an_edit_that_was_lost_is_not_taken_for_no_edit(model: Model, tmp_path: Path) -> None:
+    pal.evaluate(model, ASKED, out=tmp_path, **SEQUENCE)
+    (lost, *_) = sorted((tmp_path / "sequence").glob("edit-*.safetensors"))
+    lost.unlink()
+    for name in ("samples.jsonl", "results.json"):
+        (tmp_path / name).unlink()
+    with pytest.raises(PalimpsestError, match=lost.name):
+        pal.evaluate(model, ASKED, out=tmp_path, **SEQUENCE)
 
 
 def test_a_finished_sequence_edits_nothing_again_and_is_read_back(

@@ -73,6 +73,14 @@ def test_a_loaded_model_keeps_its_dtype(tokenizer):
         load(families.build("gpt2"), tokenizer=tokenizer, dtype=torch.bfloat16)
 
 
+@pytest.mark.parametrize(
+    ("device", "reason"), [("gpu", "A device is named as in .* got 'gpu'"), ("cuda:99", "cannot be put on 'cuda:99'")]
+)
+def test_a_device_that_is_not_there(saved, device, reason):
+    with pytest.raises(SettingError, match=reason):
+        load(saved, device=device)
+
+
 def test_a_loaded_model_needs_a_tokenizer():
     with pytest.raises(
         ModelError, match=r"The tokenizer of the loaded model 'LlamaForCausalLM' is not known; pass load"

@@ -16,6 +16,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 limit_option = click.option("--limit", type=click.IntRange(min=1), help="Only the first N facts.")
 out_option = click.option("--out", type=click.Path(file_okay=True), help="Folder for the results.")
 required_out = click.option("--out", type=click.Path(file_okay=True), required=True, help="Folder for the results.")
+device_option = click.option("--device", help="Where the model runs, such as cuda or cuda:1.  [default: cpu]")
 preset_option = click.option("--preset", help="A named set of settings, such as rome-2022.")
 seed_option = click.option("--seed", type=int, help="Seed of every draw.")
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from palimpsest.cli.common import (
+    device_option,
     exit_code,
     given,
     json_option,
@@ -31,6 +32,7 @@ SHOWN = 20  # facts listed one by one; more are summed up
 
 @click.command("edit")
 @model_argument
+@device_option
 @click.argument("facts")
 @required_out
 @click.option("--method", default="rome", show_default=True, help="The editing method.")
@@ -44,6 +46,7 @@ SHOWN = 20  # facts listed one by one; more are summed up
 @json_option
 def command(
     model: str,
+    device: str | None,
     facts: str,
     out: str,
     method: str,
@@ -71,7 +74,7 @@ def command(
     folder = check_writable(Path(out))
     plain = read_text(text) if text else None
     measured = load_moments(Path(moments)) if moments else None
-    loaded = load(model)
+    loaded = load(model, device=device)
     chosen = given(preset=preset, seed=seed, text=plain, moments=measured) | settings
     values = folder / ".palimpsest-values"
     prepared = editor(loaded, method, layers=layers, resume=values, progress=progress_bar(), **chosen)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from palimpsest.cli.common import (
+    device_option,
     exit_code,
     facts_argument,
     given,
@@ -41,6 +42,7 @@ def numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[i
 
 @click.command("evaluate")
 @model_argument
+@device_option
 @facts_argument
 @out_option
 @click.option("--suite", default="counterfact", show_default=True, help="One suite, or several as a+b.")
@@ -76,6 +78,7 @@ def numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[i
 @json_option
 def command(
     model: str,
+    device: str | None,
     facts: str,
     out: str | None,
     suite: str,
@@ -105,7 +108,7 @@ def command(
         click.echo(f"palimpsest: {problem}", err=True)
     from palimpsest.edit import Edit
     from palimpsest.evaluate import evaluate, suite_of
-    from palimpsest.evaluate.distributed import is_first
+    from palimpsest.evaluate.distributed import device_of_environment, is_first
     from palimpsest.evaluate.fitting import require_fitting
     from palimpsest.model import load
     from palimpsest.runs import check_writable
@@ -116,7 +119,7 @@ def command(
         check_writable(Path(out))
     edit = Edit.load(edit_file) if edit_file else None
     plain = read_text(text) if text else None
-    loaded = load(model)
+    loaded = load(model, device=device or device_of_environment())
     chosen = _passing(loaded, file.cases, gate, limit)
     scores = evaluate(
         loaded,

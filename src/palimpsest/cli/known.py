@@ -6,6 +6,7 @@ from collections import Counter
 import click
 
 from palimpsest.cli.common import (
+    device_option,
     exit_code,
     facts_argument,
     json_option,
@@ -20,17 +21,18 @@ from palimpsest.cli.common import (
 
 @click.command("known")
 @model_argument
+@device_option
 @facts_argument
 @limit_option
 @json_option
 @click.option("--each", is_flag=True, help="One line a fact.")
-def command(model: str, facts: str, limit: int | None, as_json: bool, each: bool) -> None:
+def command(model: str, device: str | None, facts: str, limit: int | None, as_json: bool, each: bool) -> None:
     """Which of FACTS (default: the shipped ones) MODEL knows: right on two of three wordings."""
     file = read(facts, limit)
     from palimpsest.locate import ask_each, knowledge
     from palimpsest.model import load
 
-    answers, failures = ask_each(knowledge, load(model), file.facts, progress=progress_bar())
+    answers, failures = ask_each(knowledge, load(model, device=device), file.facts, progress=progress_bar())
     for reason in failures.values():
         click.echo(f"palimpsest: {reason}", err=True)
     found = list(answers.values())

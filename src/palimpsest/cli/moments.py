@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from palimpsest.cli.common import (
+    device_option,
     json_option,
     layers_option,
     model_argument,
@@ -22,6 +23,7 @@ FILE = "moments.safetensors"
 
 @click.command("moments")
 @model_argument
+@device_option
 @required_out
 @layers_option
 @text_option
@@ -34,6 +36,7 @@ FILE = "moments.safetensors"
 @json_option
 def command(
     model: str,
+    device: str | None,
     out: str,
     layers: tuple[int, ...] | None,
     text: str | None,
@@ -60,7 +63,7 @@ def command(
 
     path = check_writable(Path(out)) / FILE
     plain = read_text(text) if text else shipped_text()
-    loaded = load(model)
+    loaded = load(model, device=device)
     wanted = (default_layer(loaded),) if layers is None else layers
     if imported is not None:
         module = loaded.anatomy.down(wanted[0]).path

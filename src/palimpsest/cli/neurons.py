@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from palimpsest.cli.common import (
+    device_option,
     exit_code,
     facts_argument,
     given,
@@ -26,6 +27,7 @@ from palimpsest.cli.common import (
 
 @click.command("neurons")
 @model_argument
+@device_option
 @facts_argument
 @required_out
 @limit_option
@@ -39,6 +41,7 @@ from palimpsest.cli.common import (
 @json_option
 def command(
     model: str,
+    device: str | None,
     facts: str,
     out: str,
     limit: int | None,
@@ -59,7 +62,7 @@ def command(
 
     check_writable(Path(out))
     settings: dict[str, Any] = given(preset=preset, steps=steps, score=score)
-    loaded = load(model)
+    loaded = load(model, device=device)
     content = hashlib.sha256(json.dumps([fact.to_json() for fact in file.facts], sort_keys=True).encode()).hexdigest()
     effects: dict[str, Any] = {"random_sets": random_sets, "elsewhere": elsewhere, "seed": seed or 0, "gate": gate}
     work = NeuronWork(loaded, file.facts, settings, **effects)

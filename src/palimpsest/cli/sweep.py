@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from palimpsest.cli.common import (
+    device_option,
     exit_code,
     facts_argument,
     given,
@@ -31,6 +32,7 @@ Given = Mapping[str, Any]
 
 @click.command("sweep")
 @model_argument
+@device_option
 @facts_argument
 @required_out
 @click.option("--method", default="rome", show_default=True, help="Edits each fact by itself, at one layer at a time.")
@@ -60,6 +62,7 @@ Given = Mapping[str, Any]
 @json_option
 def command(
     model: str,
+    device: str | None,
     facts: str,
     out: str,
     method: str,
@@ -90,7 +93,7 @@ def command(
             f"There is no metric {metric!r} of a sweep; choose one of: {', '.join((*CELL_METRICS, 's'))}."
         )
     folder = check_writable(Path(out))
-    loaded, bar = load(model), progress_bar()
+    loaded, bar = load(model, device=device), progress_bar()
     chosen = passing(loaded, file.facts, gate, limit=limit, progress=bar)
     plain = read_text(text) if text else None
     roles = tuple(role.strip() for role in tokens.split(",")) if tokens else None

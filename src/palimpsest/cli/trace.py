@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from palimpsest.cli.common import (
+    device_option,
     exit_code,
     facts_argument,
     given,
@@ -24,6 +25,7 @@ from palimpsest.cli.common import (
 
 @click.command("trace")
 @model_argument
+@device_option
 @facts_argument
 @required_out
 @limit_option
@@ -60,6 +62,7 @@ from palimpsest.cli.common import (
 @json_option
 def command(
     model: str,
+    device: str | None,
     facts: str,
     out: str,
     limit: int | None,
@@ -103,7 +106,7 @@ def command(
         batch_tokens=batch_tokens,
     )
     restored = given(preset=preset, corruption=corruption, donor=donor)
-    loaded, pool = load(model), file.facts if len(file.facts) > 1 else None
+    loaded, pool = load(model, device=device), file.facts if len(file.facts) > 1 else None
     kinds = kinds or ("state",)
     mappers: dict[str, Mapper] = {kind: Tracer.of(loaded, pool, kind=kind, **shared, **restored) for kind in kinds}
     if by:

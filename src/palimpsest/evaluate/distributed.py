@@ -21,6 +21,8 @@ from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
+import torch
+
 from palimpsest.errors import OutputError, SettingError
 from palimpsest.runs import Plan, Shard
 from palimpsest.runs.journal import read_lines
@@ -52,6 +54,20 @@ def shard_of_environment(environment: Mapping[str, str] | None = None) -> Shard 
             f"start with accelerate launch or torchrun, or unset both."
         ) from None
     return Shard(index + 1, count) if count > 1 else None
+
+
+def device_of_environment(environment: Mapping[str, str] | None = None) -> str | None:
+    """The accelerator that belongs to this process: by LOCAL_RANK, its place among those on its machine.
+
+    Args:
+        environment: where LOCAL_RANK stands; the process's own when None.
+
+    Returns:
+        "cuda:k", or None where the process was not launched beside others or the machine has no accelerators.
+    """
+    told = os.environ if environment is None else environment
+    count = torch.cuda.device_count()
+    return f"cuda:{int(told['LOCAL_RANK']) % count}" if "LOCAL_RANK" in told and count else None
 
 
 def is_first(environment: Mapping[str, str] | None = None) -> bool:

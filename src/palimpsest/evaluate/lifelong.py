@@ -89,7 +89,8 @@ class Lifelong:
             if self.progress is not None:
                 self.progress(number, len(steps), "sequence")
         ids = [case.id for case in self.cases]
-        return [CheckPoint(n, self._kept(n, kept), frozenset(ids[:n]) - set(self.failed)) for n in self.at]
+        written = {n: frozenset(ids[:n]) - set(self.failed) for n in self.at}
+        return [CheckPoint(n, self._kept(n, kept) if written[n] else None, written[n]) for n in self.at]
 
     def _write(self, sequence: EditSequence, step: Sequence[Case]) -> None:
         """One step; where it fails the sequence is as it was, and its cases say why."""
@@ -128,8 +129,5 @@ class Lifelong:
             edit.save(self.folder / f"edit-{edits}.safetensors")
 
     def _kept(self, edits: int, in_memory: Mapping[int, Edit | None]) -> Edit | None:
-        """The edit at a check point; from its file where there is one, so that every sitting measures the same numbers."""
-        if self.folder is None:
-            return in_memory[edits]
-        path = self.folder / f"edit-{edits}.safetensors"
-        return Edit.load(path) if path.is_file() else None
+        """The edit at a check point; from its file, if files are written, so that every sitting measures the same numbers."""
+        return in_memory[edits] if self.folder is None else Edit.load(self.folder / f"edit-{edits}.safetensors")

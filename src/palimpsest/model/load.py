@@ -58,7 +58,7 @@ def load(
     Raises:
         ModelError: the model is unknown, unreadable, or fails a check (`AnatomyError`); weights that are not finite
             raise `WeightError`. The message says what to do.
-        SettingError: an option that only reading weights can honour, beside a loaded model.
+        SettingError: there is no such device; or an option that only reading weights can honour, beside a loaded model.
     """
     if isinstance(source, torch.nn.Module):
         if dtype is not None or device_map is not None:
@@ -69,11 +69,11 @@ def load(
             tokenizer = _tokenizer_of_loaded(name)
     else:
         name = str(source)
-        if dtype is None and device_map is None and torch.device(device or "cpu").type == "cpu":
+        if dtype is None and device_map is None and _named(device or "cpu").type == "cpu":
             dtype = torch.float32
         net, tokenizer = _read(name, tokenizer, dtype, device_map, revision, trust_remote_code)
     if device is not None:
-        net.to(device)
+        _move(net, device)
     _check_finite(net, name)
     with evaluating(net):
         model = Model(net, tokenizer, anatomy or Anatomy.find(net), name)
@@ -81,6 +81,26 @@ def load(
             # a model made or wrapped by the user may be wired in its own way, whatever its config says
             _check_sites(model, None if isinstance(source, torch.nn.Module) or anatomy else wiring(net))
     return model
+
+
+def _named(device: str | torch.device) -> torch.device:
+    """A device by its name; raises `SettingError` where there is none of that name."""
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        raise SettingError(f"A device is named as in 'cpu', 'cuda' or 'cuda:1', got {str(device)!r}.") from None
+
+
+def _move(net: PreTrainedModel, device: str | torch.device) -> None:
+    """The network to its device; raises `SettingError` where this machine has no such device."""
+    wanted = _named(device)
+    try:
+        net.to(wanted)
+    except (AssertionError, RuntimeError) as error:  # torch asserts that it was built for the device
+        reason = str(error).splitlines()[0]
+        raise SettingError(
+            f"The model cannot be put on {str(device)!r} ({reason}); choose a device that is there."
+        ) from None
 
 
 def _check_sites(model: Model, known_as: str | None) -> None:
