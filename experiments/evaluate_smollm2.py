@@ -11,12 +11,15 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import palimpsest as pal
 from palimpsest.evaluate.compare import compare
+from palimpsest.evaluate.suites.symmetry import REVERSE
+from palimpsest.evaluate.suites.synonymy import SYNONYMS
 from palimpsest.facts.case import Case
 from palimpsest.facts.case_reading import read_cases
 from palimpsest.runs import atomic_write
@@ -50,16 +53,20 @@ SINGLE = {"rome": Way("rome"), "memit": Way("memit"), "neurons": Way("neurons"),
 
 @dataclass(frozen=True)
 class Sample:
-    """Records: a file (under the folder of real records), how many, the suite, and the ways to edit them."""
+    """Records: a file (under the folder of real records, or "shipped"), how many, the suite, the ways to edit them, and the
+    relations that the suite asks about (all when none is named)."""
 
     file: str
     count: int
     suite: str
     ways: dict[str, Way]
+    relations: Collection[str] = ()
 
     def cases(self) -> list[Case]:
         """The first `count` records in the order of the file."""
-        return list(read_cases(Path(os.environ["PALIMPSEST_RECORDS"]) / self.file))[: self.count]
+        found = read_cases("shipped" if self.file == "shipped" else Path(os.environ["PALIMPSEST_RECORDS"]) / self.file)
+        wanted = [case for case in found if not self.relations or case.fact.relation in self.relations]
+        return wanted[: self.count]
 
 
 SAMPLES = {
@@ -68,6 +75,8 @@ SAMPLES = {
     "zsre": Sample("zsre/zsre_mend_eval.json", 50, "zsre", SINGLE),
     "knowedit": Sample("knowedit/wiki_counterfact_test.json", 40, "knowedit", SINGLE),
     "mquake": Sample("mquake/MQuAKE-CF.json", 30, "mquake", SINGLE),
+    "symmetry": Sample("shipped", 50, "symmetry", SINGLE, tuple(REVERSE)),
+    "synonymy": Sample("counterfact/counterfact.json", 50, "synonymy", SINGLE, tuple(SYNONYMS)),
 }
 
 

@@ -14,5 +14,7 @@ that the model would write it if it were given all but each next token, `gen_beg
     "fluency": """Three texts of 100 drawn tokens a record. `ge` is not scaled by 100 here, and `rs` has the project's own vectors.""",
     "zsre": """Single edits. The published specificity counts the gold answer, which this model seldom knows; beside it, agreement with the unedited model.""",
     "knowedit": """Single edits. Portability and locality by kind.""",
+    "symmetry": """Single edits of capitals that ship: the new answer's country, state or subject is asked the other way round.""",
+    "synonymy": """Single edits of CounterFact records whose relation goes by other names in the suite's table.""",
     "mquake": """All facts of a case are written together, then its questions are asked one by one.""",
 }
