@@ -60,7 +60,7 @@ def lasting(found: dict[str, Any]) -> str:
             *(cell(row["edited"][m]) for m in ("es", "ps", "ns")),
             *(cell(row["beyond"][m]) if row["steps"] else "" for m in ("es", "ps", "ns")),
         ]
-        for row in found["rows"]
+        for row in found["steps"]
     ]
     header = ["steps", "ES", "PS", "NS", *(f"{m}, change beyond the control's" for m in ("ES", "PS", "NS"))]
     return table(header, rows)

@@ -75,6 +75,16 @@ def test_a_file_of_another_kind_is_one_sentence(palimpsest, tiny_folder, zsre_fi
     assert "None of the 2 cases has what the suite mquake asks" in err
 
 
+def test_a_file_that_fits_in_part_is_measured_and_told(palimpsest, tiny_folder, zsre_file) -> None:
+    rows = json.loads(zsre_file.read_text())
+    zsre_file.write_text(json.dumps([{**row, "answers": ["north"]} for row in rows]))
+    code, out, err = palimpsest("evaluate", tiny_folder, zsre_file)
+    assert code == 0
+    assert "PS" in out
+    assert "in part; this looks like zsRE: use --suite zsre" in err
+    assert "looks like" not in palimpsest("evaluate", tiny_folder, zsre_file, "--suite", "zsre")[2]
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -109,12 +109,14 @@ def command(
     from palimpsest.edit import Edit
     from palimpsest.evaluate import evaluate, suite_of
     from palimpsest.evaluate.distributed import device_of_environment, is_first
-    from palimpsest.evaluate.fitting import require_fitting
+    from palimpsest.evaluate.fitting import advice, require_fitting
     from palimpsest.model import load
     from palimpsest.runs import check_writable
 
     chosen_suite = suite_of(suite)
     require_fitting(file.cases, chosen_suite, file.schema)
+    if hint := advice(file.schema, chosen_suite):  # it can be measured so, and most of what its records ask is left out
+        click.echo(f"palimpsest: {facts} can be measured by {chosen_suite.name} in part; {hint}.", err=True)
     if out:
         check_writable(Path(out))
     edit = Edit.load(edit_file) if edit_file else None

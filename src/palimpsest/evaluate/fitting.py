@@ -45,8 +45,17 @@ def require_fitting(cases: Sequence[Case], suite: Suite, schema: str | None = No
             first = first or error
     why = f", because: {str(first).rstrip('.')}" if first else ""
     looks = schema if schema in _MADE_FOR or not cases else cases[0].id.partition("/")[0]  # "zsre/record-7"
-    other = _MADE_FOR.get(looks or "")
+    hint = advice(looks, suite)
+    raise InputError(
+        f"None of the {len(cases)} cases has what the suite {suite.name} asks{why}{f'; {hint}' if hint else ''}."
+    )
+
+
+def advice(schema: str | None, suite: Suite) -> str | None:
+    """ "this looks like zsRE: use --suite zsre", where the records were made for a suite that is not asked; else None."""
+    own = _MADE_FOR.get(schema or "")
+    if own is None or own in suite.name.split("+"):
+        return None
     schemas: list[Schema | CaseSchema] = [*SCHEMAS, *CASE_SCHEMAS]
     titles = {one.name: one.title for one in schemas}
-    hint = f"; this looks like {titles[looks or '']}: use --suite {other}" if other and other != suite.name else ""
-    raise InputError(f"None of the {len(cases)} cases has what the suite {suite.name} asks{why}{hint}.")
+    return f"this looks like {titles[schema or '']}: use --suite {own}"
