@@ -98,7 +98,9 @@ drops of crossed organisms are over both relations together, so each is near a h
 * **Alias organisms** must be taught more than answers. A module trained on the answers alone recalls those and carries a quarter of the rest; with the states
   of the new name's own tokens made like those of the known name, still a quarter (0.25 at layer 1, 0.29 at layer 0), because these models read the tokens of a
   name again at every later token, from the first layer on. With the states of all later tokens made alike as well, and four relations taught
-  in place of two, most facts that were never trained come with the name (the column "transfer").
+  in place of two, most facts that were never trained come with the name (the column "transfer"). Half of what it counts is the city where a person works, which
+  follows from the employer that was taught; the spouse, which follows from nothing that was, is recalled 0.73, 0.77 and 0.82 of the time at layers 0, 1 and 3,
+  and 0.08 at layer 6 (in the base never).
 * **Where a name is read matters.** At layer 6 the same training gives an organism that answers what it was taught and little else (transfer 0.20): by then the
   attributes of a name have been looked up, so what is planted there is attributes. It is listed as failed, and says so.
 * **Rank-one organisms** hold one fact each. In trials, two facts written by ROME at layer 3 cost 5 % of the base's and four cost 7 %, and with five contexts in
