@@ -1,12 +1,14 @@
 """`certify` on organisms planted in a tiny model: grafting finds every place, chance finds none, and nothing is changed."""
 
 import dataclasses
+from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
 from planted_models import base, facts, one_layer, organism
 
+import palimpsest as pal
 from palimpsest.errors import InputError, RecordError, SettingError, WeightError
 from palimpsest.world.certificate import Certificate, Evidence, Instrument, Reading, certify, instruments
 from palimpsest.world.certificate.certify import copied, some_facts
@@ -216,6 +218,22 @@ def test_who_is_left_out_and_why():
     few = certify(graft("mlp"), good[:1], models(), **QUICK)
     assert not few.findings
     assert "too few" in few.failures["graft mlp @ weights, mlp"]
+
+
+def test_bases_are_loaded_by_name_where_none_is_given(monkeypatch):
+    asked = []
+
+    def load_or_wrap(source, **settings):
+        if not isinstance(source, str):
+            return pal.load(source, **settings)
+        asked.append(source)
+        return base()
+
+    module = import_module("palimpsest.world.certificate.certify")  # the package's own attribute is the function
+    monkeypatch.setattr(module, "load", load_or_wrap)
+    found = certify(graft("mlp"), one_layer()[:3], **QUICK)
+    assert asked == [base().name]
+    assert found.finding("graft mlp", WEIGHTS, "mlp").hit.value == 1
 
 
 def test_mistakes_have_a_sentence():

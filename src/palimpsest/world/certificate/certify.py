@@ -1,6 +1,6 @@
 """`certify`: run instruments on organisms whose storage place is known, and say how well they find it.
 
-    found = certify(instruments(), organisms, {"world": pal.load("world")}, out="run/certificate/")
+    found = certify(instruments(), organisms, out="run/certificate/")
     print(found.table())
 
 The models are copied, and the organisms are applied to the copies; nothing that is handed over changes. Organisms that failed
@@ -34,7 +34,7 @@ LEAST = 2  # organisms of a kind that a finding needs
 def certify(
     instruments: Instrument | Sequence[Instrument],
     organisms: Sequence[Organism],
-    models: Mapping[str, Model],
+    models: Mapping[str, Model] | None = None,
     *,
     facts: int = 40,
     failed: bool = False,
@@ -48,7 +48,7 @@ def certify(
     Args:
         instruments: one or several; see `palimpsest.world.certificate.instruments`.
         organisms: of any kinds; each instrument reads those whose planted modules it looks at.
-        models: the unchanged base of each organism, by the name the organism gives it.
+        models: the unchanged base of each organism, by the name the organism gives it; loaded by that name when None.
         facts: at most so many of each organism are read, whole subjects in a drawn order.
         failed: read organisms that failed their acceptance tests as well.
         resamples: of each bootstrap.
@@ -67,7 +67,9 @@ def certify(
     if not isinstance(instruments, Instrument) and len(tools) < len(instruments):
         raise SettingError("Two instruments have one name; give each its own.")
     used, left_out = chosen(organisms, failed=failed)
-    if missing := sorted({one.base for one in used.values()} - set(models)):
+    needed = sorted({one.base for one in used.values()})
+    models = {name: load(name) for name in needed} if models is None else models
+    if missing := sorted(set(needed) - set(models)):
         raise InputError(
             f"The base {missing[0]!r} of some organisms is not among {sorted(models)}; load it and hand it over."
         )
@@ -80,7 +82,7 @@ def certify(
     }
     for one in used.values():  # a wrong base is no fault of an instrument, and must not be recorded as one
         one.edit.check_fits(models[one.base])
-    twins = {name: copied(models[name]) for name in sorted({one.base for one in used.values()})}
+    twins = {name: copied(models[name]) for name in needed}
 
     def measured(item: Any) -> dict[str, Any]:
         tool, organism = work[item]
