@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from palimpsest.world import Corpus, made_world
+
 
 def test_suites_modes_and_check_points(palimpsest, tiny_folder, facts_file, text_file, tmp_path) -> None:
     command = (
@@ -73,6 +75,17 @@ def test_a_file_of_another_kind_is_one_sentence(palimpsest, tiny_folder, zsre_fi
     code, _, err = palimpsest("evaluate", tiny_folder, facts_file, "--suite", "mquake")
     assert code != 0
     assert "None of the 2 cases has what the suite mquake asks" in err
+
+
+def test_a_text_is_read_in_passages(palimpsest, tmp_path) -> None:
+    path = tmp_path / "prose.txt"
+    path.write_text(Corpus(made_world(), seed=5).text(200))
+    code, out, err = palimpsest("evaluate", "world", path, "--suite", "text", "--json", "--limit", "2")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["n"] == 2
+    assert found["pre"]["text_nll"]["value"] > 0
+    assert "passage" in palimpsest("evaluate", "world", path)[2]  # without the suite: one sentence
 
 
 def test_a_file_that_fits_in_part_is_measured_and_told(palimpsest, tiny_folder, zsre_file) -> None:

@@ -28,7 +28,7 @@ from palimpsest.cli.common import (
 
 if TYPE_CHECKING:  # the library is imported when the command runs, so that --help is quick
     from palimpsest.evaluate.scores import Scores
-    from palimpsest.facts import Case
+    from palimpsest.facts import Case, CaseFile
     from palimpsest.model import Model
 
 
@@ -103,7 +103,8 @@ def command(
     """Measure FACTS on MODEL before and after editing. The same command resumes an interrupted run."""
     from palimpsest.facts import read_cases
 
-    file = read_cases(facts, schema=schema, limit=limit if gate == "all" else None)
+    most = limit if gate == "all" else None
+    file = _passages(facts, most) if facts.endswith(".txt") else read_cases(facts, schema=schema, limit=most)
     for problem in file.problems:
         click.echo(f"palimpsest: {problem}", err=True)
     from palimpsest.edit import Edit
@@ -146,6 +147,14 @@ def command(
         click.echo(f"palimpsest: {record['id']}: {record['error']}", err=True)
     show(as_json, scores.summary(), lambda: _text(scores, len(chosen)))
     exit_code(file, len(scores.failed))
+
+
+def _passages(path: str, limit: int | None) -> "CaseFile":
+    """A plain text as cases to read (`--suite text`)."""
+    from palimpsest.evaluate.suites.text import passages
+    from palimpsest.facts import CaseFile
+
+    return CaseFile(passages(read_text(path))[:limit], (), path, "text")
 
 
 def _passing(model: "Model", cases: "Sequence[Case]", gate: str, limit: int | None) -> "list[Case]":

@@ -52,7 +52,7 @@ class Text:
         return {"text_nll": now, "text_perplexity": exp(now) if now < LARGEST else inf, "text_nll_rise": now - old}
 
 
-def passages(text: str, words: int = 120) -> tuple[Case, ...]:
+def passages(text: str, words: int = 60) -> tuple[Case, ...]:
     """A text as cases of so many words each, blanks as they are; what is left at the end is dropped, unless it is all there is.
 
     Words and not tokens, so that every model reads the same passages.
