@@ -201,6 +201,12 @@ The planted layer in bold.
 
 ## Left out, and what could not be had
 
+Instruments: probes give one accuracy over many facts that share their answers, so they have no score of a fact, and organisms plant too few facts for
+their held-out designs. Traces with mean and relation corruption, severed paths, and lesions to zero, to noise and by interchange are in `palimpsest.locate` and have no row
+here; any of them gets one by `certify(Instrument(...), organisms)`. A kind with a single accepted organism (rank-one) is too few for a row.
+
+Organisms:
+
 {listed(dict(stored.left_out))}
 
 {listed(dict(stored.failures))}
