@@ -26,18 +26,19 @@ TITLES = {
 # written by hand from the tables of 21 November 2026; read it again when they change
 IN_SHORT = """## In short
 
-* The controls are as they must be: grafting finds every planted layer, the random scorer none.
+* The controls are as they must be: grafting finds every planted layer, the random scorer none; and where only the relation is corrupted, the last subject token says exactly nothing
+  (0.50), because in a prompt that begins with its subject it cannot.
 * **At the last subject token no instrument follows facts planted in an MLP.** Traces, lesions and the lens name layer 0 for nearly every organism there, wherever the facts
-  are (slope 0.00 to 0.31, no interval lies above 0.2). Some of these readings have an AUROC of 0.8, because early layers were planted more often and the planted
+  are (no interval of a slope lies above 0.2). Some of these readings have an AUROC of 0.8, because early layers were planted more often and the planted
   layer ranks high without being first; a map that looks at nothing reaches 0.60.
 * **At the last token of the prompt it depends on the depth.** Facts in layers 4 to 7 are found there by traces and mean lesions of MLP outputs and by neurons; those in layers 0 to 3 are not:
-  for those the same readings name layer 0, or the last two. Only one reading reliably follows the planted layer over all depths, what is lost when a layer's ten
-  neurons of largest integrated gradient are silenced (AUROC 0.90, hit 0.64, slope 1.09), and it too says layer 0 for facts in layers 1 and 2.
-* **States restored at the last token always name the last layer**, where everything has been written.
-* **Facts planted in an attention module are found** by traces and lesions of attention outputs at the last token, in each of four organisms; with four, a perfect record is compatible with a true rate
-  of 0.25. At the last subject token the same readings find them no better than a constant.
-* **Crossed organisms** are told apart at the last token by lesions and neurons in all three, by traces of MLP outputs with swapped subjects in all three and with noise in one; at the last subject token
-  the contrasts are a tenth as large, and states show none.
+  for those the same readings name layer 0, or the last two. Two readings reliably follow the planted layer over all depths: what is lost when a layer's ten
+  neurons of largest integrated gradient are silenced (AUROC 0.90, hit 0.64, slope 1.09), and lesions by noise (0.86, 0.45, 1.01). They too say layer 0 for facts in layers 1 and 2.
+* **States restored at the last token name the last layer**, where everything has been written.
+* **Facts planted in an attention module are found** at the last token by traces and lesions of attention outputs in each of four organisms (corrupting the relation and setting
+  outputs to zero are the exceptions); with four, a perfect record is compatible with a true rate of 0.25. At the last subject token the same readings do no better than a constant.
+* **Crossed organisms** are told apart at the last token in all three by every lesion of MLP outputs, by neurons, and by traces of MLP outputs with other subjects or the mean in place of the subject (with
+  noise in one of three); at the last subject token the contrasts are a tenth as large, and states show none.
 * Whether an instrument tells stored attributes from a processed entity cannot be said from three organisms a side.
 """
 
@@ -202,8 +203,8 @@ The planted layer in bold.
 ## Left out, and what could not be had
 
 Instruments: probes give one accuracy over many facts that share their answers, so they have no score of a fact, and organisms plant too few facts for
-their held-out designs. Traces with mean and relation corruption, severed paths, and lesions to zero, to noise and by interchange are in `palimpsest.locate` and have no row
-here; any of them gets one by `certify(Instrument(...), organisms)`. A kind with a single accepted organism (rank-one) is too few for a row.
+their held-out designs. Severed paths say through what a restored state acts, and name no layer of their own. A kind with a single accepted organism (rank-one) is too
+few for a row.
 
 Organisms:
 

@@ -34,7 +34,8 @@ from palimpsest.locate.neuron.attribution import neurons
 from palimpsest.locate.neuron.effects import neuron_effects
 from palimpsest.locate.reading.knockout import knockout
 from palimpsest.locate.reading.lens import decode
-from palimpsest.locate.tracing.lesion import Lesioner
+from palimpsest.locate.tracing.corruption import CORRUPTIONS
+from palimpsest.locate.tracing.lesion import BY, Lesioner
 from palimpsest.locate.tracing.survey import FACTS_AT_ONCE, Mapper
 from palimpsest.locate.tracing.trace import Tracer
 from palimpsest.model import Model, Site, pad
@@ -59,8 +60,8 @@ def instruments(
         seed: of noise, of the choice of other subjects and prompts, and of the random scorer.
     """
     return (
-        *(tracing(kind, how, samples, seed, pool) for how in ("noise", "swap") for kind in KINDS),
-        *(lesions(kind, by, samples, seed, pool) for by in ("mean", "resample") for kind in KINDS[1:]),
+        *(tracing(kind, how, samples, seed, pool) for how in CORRUPTIONS for kind in KINDS),
+        *(lesions(kind, by, samples, seed, pool) for by in BY for kind in KINDS[1:]),
         knock_out(),
         lens(),
         knowledge_neurons(steps),
