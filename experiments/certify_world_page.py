@@ -33,7 +33,8 @@ IN_SHORT = """## In short
   layer ranks high without being first; a map that looks at nothing reaches 0.60.
 * **At the last token of the prompt it depends on the depth.** Facts in layers 4 to 7 are found there by traces and mean lesions of MLP outputs and by neurons; those in layers 0 to 3 are not:
   for those the same readings name layer 0, or the last two. Two readings reliably follow the planted layer over all depths: what is lost when a layer's ten
-  neurons of largest integrated gradient are silenced (AUROC 0.90, hit 0.64, slope 1.09), and lesions by noise (0.86, 0.45, 1.01). They too say layer 0 for facts in layers 1 and 2.
+  neurons of largest integrated gradient are silenced (AUROC 0.90, hit 0.64, slope 1.09), and lesions by noise (0.86, 0.45, 1.01). They too say layer 0 for
+  facts in layers 1 and 2, and the lesions for facts in 3 and 4 as well.
 * **States restored at the last token name the last layer**, where everything has been written.
 * **Facts planted in an attention module are found** at the last token by traces and lesions of attention outputs in each of four organisms (corrupting the relation and setting
   outputs to zero are the exceptions); with four, a perfect record is compatible with a true rate of 0.25. At the last subject token the same readings do no better than a constant.
