@@ -3,7 +3,7 @@
     trace KIND, CORRUPTION     indirect effect of restoring one layer's state, MLP or attention output; at S and at F
     trace state, ..., rise     its growth from the layer below (from nothing, for layer 0): a state holds all that came before it,
                                so that at F the effect itself is largest in the last layers, wherever the fact is
-    lesion KIND, BY            effect of replacing one layer's output by noise, zero, a mean, or that of another prompt; at S and at F
+    lesion KIND, BY            effect of noise, zero, a mean or another prompt in place of one layer's output; at S and at F
     knock-out                  loss when the last token cannot look at the subject's last token (S), or at any other (F)
     logit lens                 gain in log p of the answer from before the layer to after it; at S and at F
     neurons, sum               integrated gradients over the MLP's keys at F, added up over a layer
