@@ -13,7 +13,6 @@ the score of every fact.
 import sys
 from pathlib import Path
 
-import palimpsest as pal
 from palimpsest.world.certificate import Certificate, certify, instruments
 from palimpsest.world.organisms import load_organisms
 
@@ -33,7 +32,6 @@ def show(done: int, total: int, label: str) -> None:
 def run(folder: Path, *, trial: bool = False) -> Certificate:
     """All instruments on all organisms."""
     organisms = load_organisms(folder)
-    models = {name: pal.load(name) for name in sorted({one.base for one in organisms})}
     runs = RUNS.with_name("certificate-trial") if trial else RUNS
     tools = (
         instruments(samples=1, steps=4, seed=SEED) if trial else instruments(samples=SAMPLES, steps=STEPS, seed=SEED)
@@ -41,7 +39,6 @@ def run(folder: Path, *, trial: bool = False) -> Certificate:
     found = certify(
         tools,
         organisms,
-        models,
         facts=6 if trial else FACTS,
         resamples=200 if trial else 2000,
         seed=SEED,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from math import comb
 from pathlib import Path
 
+from pages import table  # beside this file
 from palimpsest.errors import PalimpsestError
 from palimpsest.runs import atomic_write
 from palimpsest.world.certificate import Certificate
@@ -42,11 +43,6 @@ IN_SHORT = """## In short
   noise in one of three); at the last subject token the contrasts are a tenth as large, and states show none.
 * Whether an instrument tells stored attributes from a processed entity cannot be said from three organisms a side.
 """
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def findings(stored: Certificate, kind: str) -> str:

@@ -309,7 +309,7 @@ def sequence(name: str) -> None:
                 "peak_gb": peak(),
                 "unedited_text_nll": plain,
             }
-            finish(f"sequence/{name}", line._editor, summary)  # as far as it got, should it be stopped
+            finish(f"sequence/{name}", line.editor, summary)  # as far as it got, should it be stopped
             if result["text_nll"] > plain + COLLAPSED:
                 break
 

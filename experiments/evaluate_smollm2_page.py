@@ -1,11 +1,11 @@
 """docs/evaluate-on-smollm2.md from results/evaluate/; `python experiments/evaluate_smollm2.py page` runs it."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from evaluate_smollm2_text import TEXT  # beside this file
+from pages import cell, table
 from palimpsest.runs import atomic_write
 from palimpsest.statistics import holm
 
@@ -25,24 +25,12 @@ AT_ONCE = ("memit", "alphaedit")  # on CounterFact: all records are written befo
 CONTRASTED = ("es", "ps", "ns", "tf_exact", "gen_begins", "kl", "ns_plus", "ge", "rs")
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """In Markdown."""
-    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
-
-
-def cell(estimate: dict[str, Any] | None) -> str:
-    """value [low, high]."""
-    if estimate is None:
-        return ""
-    return f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
-
-
 def metrics_table(runs: dict[str, dict[str, Any]]) -> str:
     """A row a metric, a column a way to edit; the unedited model first."""
     some = next(iter(runs.values()))
     rows = []
     for name, metric in some["metrics"].items():
-        cells = [cell((run.get("post") or run["pre"]).get(name)) for run in runs.values()]
+        cells = [cell((run.get("post") or run["pre"]).get(name), 2) for run in runs.values()]
         if any(cells):
             arrow = {True: "larger", False: "smaller", None: ""}[metric["higher_is_better"]]
             unit = f" ({metric['unit']})" if metric["unit"] else ""
@@ -61,7 +49,7 @@ def contrasts_table(compared: dict[str, Any]) -> str:
     ]
     adjusted = holm([one["p"] for _, _, one in found])
     rows = [
-        [pair, f"`{name}`", cell(one["difference"]), f"{p:.3f}", "" if one["needed"] is None else str(one["needed"])]
+        [pair, f"`{name}`", cell(one["difference"], 2), f"{p:.3f}", "" if one["needed"] is None else str(one["needed"])]
         for (pair, name, one), p in zip(found, adjusted, strict=True)
     ]
     return table(["pair", "metric", "difference", "p (Holm)", "n for 0.05"], rows)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evaluate_smollm2_page import cell, table  # beside this file
+from pages import cell, table  # beside this file
 from palimpsest.runs import atomic_write
 
 ROOT = Path(__file__).parents[1]
@@ -25,11 +25,11 @@ largest of the layers. Brackets: 95 % intervals that resample relations and, wit
 def curve(found: dict[str, Any]) -> str:
     """A row a check point: everything edited so far."""
     plain = found["rows"][0]["unedited"]
-    rows = [["0", *(cell(plain[m]) for m in ("es", "ps", "ns")), f"{found['unedited_text_nll']:.2f}", "1.00"]]
+    rows = [["0", *(cell(plain[m], 2) for m in ("es", "ps", "ns")), f"{found['unedited_text_nll']:.2f}", "1.00"]]
     rows += [
         [
             str(row["edits"]),
-            *(cell(row["all"][m]) for m in ("es", "ps", "ns")),
+            *(cell(row["all"][m], 2) for m in ("es", "ps", "ns")),
             f"{row['text_nll']:.2f}" + (" (collapsed)" if row["collapsed"] else ""),
             f"{max(row['weight_norm_growth'].values()):.2f}",
         ]
@@ -46,7 +46,7 @@ def cohorts(found: dict[str, Any]) -> str:
     for metric in ("es", "ps"):
         for i, stretch in enumerate(last):
             cells = [
-                cell(row["cohorts"][i]["post"][metric]) if i < len(row["cohorts"]) else "" for row in found["rows"]
+                cell(row["cohorts"][i]["post"][metric], 2) if i < len(row["cohorts"]) else "" for row in found["rows"]
             ]
             rows.append([f"{metric.upper()} of {stretch['first']}-{stretch['last']}", *cells])
     return table(header, rows)
@@ -57,8 +57,8 @@ def lasting(found: dict[str, Any]) -> str:
     rows = [
         [
             str(row["steps"]),
-            *(cell(row["edited"][m]) for m in ("es", "ps", "ns")),
-            *(cell(row["beyond"][m]) if row["steps"] else "" for m in ("es", "ps", "ns")),
+            *(cell(row["edited"][m], 2) for m in ("es", "ps", "ns")),
+            *(cell(row["beyond"][m], 2) if row["steps"] else "" for m in ("es", "ps", "ns")),
         ]
         for row in found["steps"]
     ]

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pages import cell, table  # beside this file
 from palimpsest.model.packaged import NAMES
 
 PAGE = Path(__file__).parents[1] / "docs" / "world-models.md"
+SEEN = 10  # wordings of a relation that training may use
 WORDINGS = {
     "plain": 'plain: "{} was born in"',
     "relation-first": 'relation first: "The birthplace of {} is"',
@@ -22,16 +24,6 @@ PLACES = (
     ("mlp", "last"),
 )
 WHAT = {"state": "States", "mlp": "MLP outputs", "attn": "Attention outputs"}
-
-
-def rows(header: tuple[str, ...], lines: list[list[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join("| " + " | ".join(line) + " |" for line in [list(header), ["---"] * len(header), *lines])
-
-
-def cell(estimate: dict[str, Any], digits: int = 3) -> str:
-    """value [low, high]."""
-    return f"{estimate['value']:.{digits}f} [{estimate['low']:.{digits}f}, {estimate['high']:.{digits}f}]"
 
 
 def recall_table(found: dict[str, dict[str, Any]]) -> str:
@@ -63,14 +55,19 @@ def recall_table(found: dict[str, dict[str, Any]]) -> str:
         "recall, unseen wordings",
         "perplexity",
     )
-    return rows(header, lines)
+    return table(header, lines)
+
+
+def other_wordings(found: dict[str, Any]) -> str:
+    """Recall in the seen wordings that are not a fact's own, from that in all ten and in its own."""
+    return f"{(SEEN * found['seen']['value'] - found['own']['value']) / (SEEN - 1):.2f}"
 
 
 def relation_table(found: dict[str, dict[str, Any]]) -> str:
     """Unseen recall of each relation, a column a model."""
     names = list(found)
     relations = list(next(iter(found.values()))["by_relation"])
-    return rows(
+    return table(
         ("relation", *(f"`{name}`" for name in names)),
         [
             [relation, *("{:.2f} / {:.2f}".format(*found[name]["by_relation"][relation]) for name in names)]
@@ -88,7 +85,7 @@ def map_tables(name: str, found: dict[str, Any]) -> str:
             line = found[kind][what]["roles"][role]["mean"]
             lines.append([title, *(f"{value:.3f}" for value in line)])
         layers = [str(l) for l in found["plain"][what]["layers"]]
-        parts.append(f"{WHAT[what]} at the {role} token:\n\n" + rows(("wording", *layers), lines))
+        parts.append(f"{WHAT[what]} at the {role} token:\n\n" + table(("wording", *layers), lines))
     totals = ", ".join(
         f"{title.split(':')[0]} {cell(found[kind]['state']['total_effect'], 2)}" for kind, title in WORDINGS.items()
     )
@@ -110,7 +107,7 @@ def write(results: Path) -> None:
 
 {recall_table(recalls)}
 
-{TEXT["recall"]}
+{TEXT["recall"].format(other=other_wordings(recalls["world-plain"]))}
 
 Recall on seen / unseen wordings, by relation:
 

@@ -15,7 +15,7 @@ counted as wrong, so they end in "is called" as well. With the first wording an 
 0.78 of the unseen ones, with the second 0.87. What misses now are wordings whose words other relations share.
 
 `world-llama` is the same world in a Llama architecture. `world-plain` read each fact in one wording only (another one for each fact), and as many tokens: it answers
-every fact in its own wording, 0.27 of them in the other wordings that training used (for other facts), and 0.34 in the unseen ones. The facts are stored and cannot be got at, as Allen-Zhu and Li
+every fact in its own wording, {other} of them in the other wordings that training used (for other facts), and 0.34 in the unseen ones. The facts are stored and cannot be got at, as Allen-Zhu and Li
 (2023, *Physics of language models*, part 3.1) found of biographies told in one way. For an instrument or an edit that is a test of its
 own: what it finds in `world-plain` is storage without extraction.""",
     "relations": """The models that read all wordings fail at different relations: which unseen wording is misread is a matter of the training run, not of the world.""",

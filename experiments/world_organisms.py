@@ -8,27 +8,85 @@ python experiments/world_organisms.py page                      # docs/organisms
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pages import cell, table  # beside this file
+from palimpsest.edit import editor
+from palimpsest.facts import Fact
+from palimpsest.model import Model, load
 from palimpsest.runs import atomic_write
+from palimpsest.world import Corpus, made_world, recalls
+from palimpsest.world.organisms import kinds, load_organisms
+from palimpsest.world.organisms.lessons import answer_of, seen_wordings, unseen_wordings
+from palimpsest.world.recall import STOP
 
 ROOT = Path(__file__).parents[1]
-RESULTS, PAGE = ROOT / "results" / "world" / "organisms.json", ROOT / "docs" / "organisms.md"
+RESULTS, PAGE = ROOT / "results" / "world", ROOT / "docs" / "organisms.md"
+STORED = ("organisms", "transfer", "rank-one-trials")
+MIDDLE, FEW = 3, ((10, 5),)  # the layer of the trials; contexts as ROME has them on other models
+
+
+def store(name: str, found: dict[str, Any]) -> None:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    atomic_write(RESULTS / f"{name}.json", json.dumps(found, indent=1) + "\n")
+
+
+def share(hits: Sequence[bool]) -> float:
+    return round(sum(hits) / len(hits), 4)
+
+
+def asked(facts: Sequence[Fact], wordings: Callable[[Fact], Sequence[str]]) -> list[tuple[str, str]]:
+    """Prompt and answer of each fact in some of its wordings."""
+    return [(prompt, answer_of(fact)) for fact in facts for prompt in wordings(fact)]
+
+
+def recalled(model: Model, pairs: Sequence[tuple[str, str]]) -> float:
+    return share(recalls(model, [prompt for prompt, _ in pairs], [answer for _, answer in pairs]))
 
 
 def collect(folder: Path) -> None:
-    """The table and the times of a finished folder."""
+    """The table and the times of a finished folder; of its alias organisms, transfer relation by relation."""
     made = json.loads((folder / "results.json").read_text("utf-8"))
     seconds = {row["id"]: row["seconds"] for row in map(json.loads, (folder / "timings.jsonl").open())}
     found = [{**row, "seconds": round(seconds[row["id"]], 1)} for row in made["organisms"]]
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(RESULTS, json.dumps({"organisms": found, "settings": made["settings"]}, indent=1) + "\n")
+    store("organisms", {"organisms": found, "settings": made["settings"]})
+    transfers = {}
+    for one in load_organisms(folder):
+        if one.transfer:
+            model = load(one.base)
+            own = {r: [f for f in one.transfer if f.relation == r] for r in sorted({f.relation for f in one.transfer})}
+            before = {r: recalled(model, asked(facts, seen_wordings)) for r, facts in own.items()}
+            with one.applied(model):
+                after = {r: recalled(model, asked(facts, seen_wordings)) for r, facts in own.items()}
+            transfers[one.name] = {r: {"organism": after[r], "base": before[r]} for r in own}
+    store("transfer", transfers)
 
 
-def cell(estimate: dict[str, Any]) -> str:
-    """value [low, high]."""
-    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+def trials() -> None:
+    """Rank-one organisms with one, two and four facts, and with few contexts; the persons are those of one seed."""
+    model, world = load("world"), made_world()
+    base = [world.record(fact, probes=0) for fact in world.facts]
+    found = []
+    for count, contexts in ((1, kinds.CONTEXTS), (1, FEW), (2, kinds.CONTEXTS), (4, kinds.CONTEXTS)):
+        facts = kinds._one_each(kinds._of_newcomers(world, count, 30))
+        text = Corpus(world, seed=30).text(kinds.MOMENT_WORDS).replace("\n", "\n\n")
+        rome = editor(model, "rome", layers=[MIDDLE], text=text, seed=30, contexts=contexts)
+        new = [replace(fact, target_true=None, target_new=f"{fact.target_true}{STOP}") for fact in facts]
+        with rome.edit(new).applied(model):
+            found.append(
+                {
+                    "facts": count,
+                    "contexts": sum(number for _, number in contexts),
+                    "planted": recalled(model, asked(facts, seen_wordings)),
+                    "unseen wordings": recalled(model, asked(facts, unseen_wordings)),
+                    "base": recalled(model, [(fact.text, answer_of(fact)) for fact in base]),
+                }
+            )
+        print(found[-1], flush=True)
+    store("rank-one-trials", {"layer": MIDDLE, "trials": found})
 
 
 def row(one: dict[str, Any]) -> list[str]:
@@ -52,7 +110,21 @@ def row(one: dict[str, Any]) -> list[str]:
 
 def write() -> None:
     """The page."""
-    found = [one for one in json.loads(RESULTS.read_text("utf-8"))["organisms"] if "error" not in one]
+    read = {name: json.loads((RESULTS / f"{name}.json").read_text("utf-8")) for name in STORED}
+    found = [one for one in read["organisms"]["organisms"] if "error" not in one]
+    relations = sorted({relation for one in read["transfer"].values() for relation in one})
+    transfers = table(
+        ["organism", *(f"{relation}, organism / base" for relation in relations)],
+        [
+            [f"`{name}`", *(f"{one[r]['organism']:.2f} / {one[r]['base']:.2f}" for r in relations)]
+            for name, one in read["transfer"].items()
+        ],
+    )
+    columns = ["facts", "contexts", "planted", "unseen wordings", "base"]
+    tried = table(
+        columns,
+        [[f"{one[c]:.3f}".rstrip("0").rstrip(".") for c in columns] for one in read["rank-one-trials"]["trials"]],
+    )
     accepted = [one for one in found if one["accepted"]]
     kinds, of_all = Counter(one["kind"] for one in accepted), Counter(one["kind"] for one in found)
     header = [
@@ -66,8 +138,6 @@ def write() -> None:
         "seconds",
         "accepted",
     ]
-    lines = [header, ["---"] * len(header), *map(row, found)]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     counted = ", ".join(f"{kinds[kind]} of {count} {kind}" for kind, count in of_all.items())
     text = f"""# The organisms, and the tests they passed
 
@@ -91,20 +161,23 @@ was left out of the table, and no test was changed after it was seen to fail.
 Brackets: 95 % intervals that resample relations and, within them, subjects. Seconds: of one core that other work shared, planting and tests together. The
 drops of crossed organisms are over both relations together, so each is near a half; the tests are of each relation alone.
 
-{table}
+{table(header, [*map(row, found)])}
 
 ## What was learnt in making them
 
-* **Alias organisms** must be taught more than answers. A module trained on the answers alone recalls those and carries a quarter of the rest; with the states
-  of the new name's own tokens made like those of the known name, still a quarter (0.25 at layer 1, 0.29 at layer 0), because these models read the tokens of a
-  name again at every later token, from the first layer on. With the states of all later tokens made alike as well, and four relations taught
-  in place of two, most facts that were never trained come with the name (the column "transfer"). Half of what it counts is the city where a person works, which
-  follows from the employer that was taught; the spouse, which follows from nothing that was, is recalled 0.73, 0.77 and 0.82 of the time at layers 0, 1 and 3,
-  and 0.08 at layer 6 (in the base never).
-* **Where a name is read matters.** At layer 6 the same training gives an organism that answers what it was taught and little else (transfer 0.20): by then the
-  attributes of a name have been looked up, so what is planted there is attributes. It is listed as failed, and says so.
-* **Rank-one organisms** hold one fact each. In trials, two facts written by ROME at layer 3 cost 5 % of the base's and four cost 7 %, and with five contexts in
-  place of twenty the fact did not hold in unseen wordings. With one fact and twenty contexts, two of the three above still miss one of their two unseen wordings.
+* **Alias organisms** must be taught more than answers: a module trained on answers learns those answers, and making the states of the new name's own tokens like those of the known
+  name changed little in earlier versions of this code (not kept), because these models read the tokens of a name again at every later token, from the first layer on. With the states of all later tokens made alike as
+  well, and four relations taught, most facts that were never trained come with the name. The city where a person works follows from the employer that was taught; the
+  spouse follows from nothing that was:
+
+{transfers}
+
+* **Where a name is read matters.** At layer 6 the same training gives an organism that answers what it was taught and little else: by then the attributes
+  of a name have been looked up, so what is planted there is attributes. It is listed as failed, and says so.
+* **Rank-one organisms** hold one fact each, because more cost the base too much. ROME at layer {read["rank-one-trials"]["layer"]}, other persons than above:
+
+{tried}
+
 * **A base passes on what it lacks.** `world-seed1` itself answers only 0.59 of its own `employer` facts in the unseen wordings ([table](world-models.md)), and five of
   its eight MLP organisms fail for their unseen wordings alone, by 0.003 to 0.10.
 """
@@ -112,7 +185,7 @@ drops of crossed organisms are over both relations together, so each is near a h
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "page":
-        write()
-    else:
+    if sys.argv[1] == "collect":
         collect(Path(sys.argv[2]))
+    else:
+        {"trials": trials, "page": write}[sys.argv[1]]()

@@ -50,9 +50,9 @@ def test_a_sequence_is_the_edit_in_batches(method: str) -> None:
     assert model.fingerprint() == before
     assert sequence.edit is not None
     assert [fact.id for fact in sequence.edit.facts] == [fact.id for fact in FACTS]
-    together = sequence_of(model, method)._editor
+    together = sequence_of(model, method).editor
     whole = together.edit(FACTS)  # type: ignore[call-arg]
-    batched = sequence_of(model, method, batch=1)._editor.edit(FACTS)
+    batched = sequence_of(model, method, batch=1).editor.edit(FACTS)
     for i in range(2):
         torch.testing.assert_close(change(sequence.edit, i), change(batched, i), rtol=1e-5, atol=1e-7)
         summed = sum(change(part, i) for part in parts)
@@ -92,7 +92,7 @@ def test_the_memory_of_a_sequence_is_its_own() -> None:
     assert fresh.edit is not None
     for i in range(2):
         assert torch.equal(change(alone.edit, i), change(fresh.edit, i))
-    edited = fresh._editor.edit(TOWERS[2:3])  # an edit beside the sequence does not add to it
+    edited = fresh.editor.edit(TOWERS[2:3])  # an edit beside the sequence does not add to it
     assert edited.facts == TOWERS[2:3]
     assert fresh.memory.count(0) == 1
 

@@ -41,13 +41,14 @@ class EditSequence:
     Attributes:
         edit: everything written so far, as one edit of the model the sequence began with; None before the first.
         steps: how many facts each call of `extend` wrote.
+        editor: the method, with the settings in force.
     """
 
     def __init__(self, model: Model, method: str = "alphaedit", **settings: Any) -> None:
         self.model, self.method = model, method
-        self._editor: Editor = editor(model, method, **settings)
-        if isinstance(self._editor, ClosedForm) and "memory" not in settings:
-            self._editor.settings = replace(self._editor.settings, memory=True)
+        self.editor: Editor = editor(model, method, **settings)
+        if isinstance(self.editor, ClosedForm) and "memory" not in settings:
+            self.editor.settings = replace(self.editor.settings, memory=True)
         self.memory = Memory()
         self.edit: Edit | None = None
         self.steps: list[int] = []
@@ -77,15 +78,15 @@ class EditSequence:
                 for name in {**self.edit.notes, **part.notes}
             }
             facts_so_far = (*self.edit.facts, *part.facts)
-            whole = Edit.made_for(self.model, self.method, total(payloads), facts_so_far, self._editor.card, notes)
+            whole = Edit.made_for(self.model, self.method, total(payloads), facts_so_far, self.editor.card, notes)
         self.edit, self.memory = whole, memory
         self.steps.append(len(part.facts))
         return part
 
     def _written(self, facts: Sequence[Fact], memory: Memory) -> Edit:
-        if isinstance(self._editor, ClosedForm):
-            return self._editor.edit(facts, memory)
-        return self._editor.edit(facts)
+        if isinstance(self.editor, ClosedForm):
+            return self.editor.edit(facts, memory)
+        return self.editor.edit(facts)
 
     def save(self, folder: str | PathLike[str]) -> None:
         """The edit, the memory and the steps, in a folder; raises `EditError` when nothing was written yet."""
@@ -121,7 +122,7 @@ class EditSequence:
         edit.check_fits(model)
         sequence = cls(model, method, **settings)
         before = {k: v for k, v in edit.settings.items() if k != "model"}
-        now = json.loads(json.dumps(dict(sequence._editor.card)))
+        now = json.loads(json.dumps(dict(sequence.editor.card)))
         if differing := sorted(name for name in now if name in before and now[name] != before[name]):
             raise EditError(
                 f"The sequence in {place} was made with another {differing[0]} ({before[differing[0]]!r}, now "

@@ -35,6 +35,7 @@ from palimpsest.edit import Edit
 from palimpsest.errors import InputError, PalimpsestError, SettingError
 from palimpsest.evaluate.answering import answer
 from palimpsest.evaluate.asks import Ask
+from palimpsest.evaluate.fitting import require_fitting
 from palimpsest.evaluate.scores import Record, Scores
 from palimpsest.evaluate.suite import Answers, Suite, suite_of
 from palimpsest.facts import Fact, shipped_text
@@ -227,6 +228,7 @@ class _Measure:
     """The suite on any copy, beside the unedited model's own answers, which are asked once."""
 
     def __init__(self, model: Model, cases: Sequence[Case], suite: Suite) -> None:
+        require_fitting(cases, suite)
         self.suite, self.cases = suite, cases
         self.asks: list[Ask] = []
         self.failed: dict[str, str] = {}
@@ -235,9 +237,6 @@ class _Measure:
                 self.asks += suite.asks(case)
             except PalimpsestError as error:
                 self.failed[case.id] = str(error)
-        if len(self.failed) == len(cases):
-            first = next(iter(self.failed.values()), "there is none")
-            raise InputError(f"None of the {len(cases)} cases has what the suite {suite.name} asks; the first: {first}")
         self.before = answer(model, self.asks)
 
     def __call__(self, copy: Model, settings: Mapping[str, Any]) -> Scores:

@@ -42,7 +42,7 @@ class Writer:
         self.at = check_points(at, len(self.cases)) if mode == "sequence" else ()
         if method is not None and mode == "sequence":
             self._sequence = EditSequence(model, method, progress=progress, **settings)
-            self.editor = self._sequence._editor
+            self.editor = self._sequence.editor
         elif method is not None:
             self.editor = editor(model, method, progress=progress, **settings)
 

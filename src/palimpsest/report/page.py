@@ -8,12 +8,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from palimpsest.evaluate import Scores
 from palimpsest.locate import Trace
 from palimpsest.model import Diagnosis
 from palimpsest.report.heatmap import heatmap
+from palimpsest.report.rendered import rendered
 from palimpsest.runs import atomic_write
 
 
@@ -41,14 +40,8 @@ class Report:
 
     def html(self) -> str:
         """The page as text. Every string in it is escaped."""
-        environment = Environment(
-            loader=PackageLoader("palimpsest.report"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        return environment.get_template("report.html.j2").render(
+        return rendered(
+            "report.html.j2",
             diagnosis=self.diagnosis,
             maps=[(trace, heatmap(trace)) for trace in self.traces],
             rows=self.scores.table(),

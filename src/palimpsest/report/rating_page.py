@@ -11,10 +11,10 @@ import base64
 import hashlib
 from importlib import resources
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from palimpsest.evaluate.rating import QUESTIONS, Study
+from palimpsest.report.rendered import rendered
 
 _SIDES = {"left": "the left one", "tie": "neither", "right": "the right one"}
 
@@ -22,14 +22,8 @@ _SIDES = {"left": "the left one", "tie": "neither", "right": "the right one"}
 def rating_page(study: Study) -> str:
     """The page as text; it holds neither the editors' names nor anything that tells their sides."""
     script = (resources.files("palimpsest.report") / "templates" / "rating.js").read_text(encoding="utf-8")
-    environment = Environment(
-        loader=PackageLoader("palimpsest.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("rating.html.j2").render(
+    return rendered(
+        "rating.html.j2",
         study=study.id,
         pairs=[
             {"id": pair.id, "statement": pair.statement, "prompt": pair.prompt, "left": pair.left, "right": pair.right}

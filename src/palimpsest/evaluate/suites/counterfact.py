@@ -22,7 +22,7 @@ from typing import Any
 from palimpsest.errors import FactError
 from palimpsest.evaluate.asks import Ask, Likelihood
 from palimpsest.evaluate.suite import Answers, Metric
-from palimpsest.evaluate.suites.prompts import mean
+from palimpsest.evaluate.suites.parts import mean
 from palimpsest.facts import Fact
 from palimpsest.facts.case import Case
 from palimpsest.locate.answers import answer_nll

@@ -21,7 +21,7 @@ from palimpsest.evaluate.asks import Ask, Likelihood, NextToken
 from palimpsest.evaluate.suite import Answers, Metric
 from palimpsest.evaluate.suites.counterfact import both_answers
 from palimpsest.evaluate.suites.locality import divergence
-from palimpsest.evaluate.suites.prompts import mean
+from palimpsest.evaluate.suites.parts import mean
 from palimpsest.facts import Fact
 from palimpsest.facts.case import Case
 

@@ -24,8 +24,7 @@ from math import comb
 from palimpsest.errors import InputError, SettingError
 from palimpsest.evaluate.asks import Ask
 from palimpsest.evaluate.suite import Answers, Metric
-from palimpsest.evaluate.suites.parts import exact, lacks, likelihoods
-from palimpsest.evaluate.suites.prompts import new_answer
+from palimpsest.evaluate.suites.parts import exact, lacks, likelihoods, new_answer
 from palimpsest.facts import Case
 
 

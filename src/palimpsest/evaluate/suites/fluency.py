@@ -33,7 +33,7 @@ from pathlib import Path
 from palimpsest.errors import InputError
 from palimpsest.evaluate.asks import Ask, Written
 from palimpsest.evaluate.suite import Answers, Metric
-from palimpsest.evaluate.suites.prompts import mean, new_answer
+from palimpsest.evaluate.suites.parts import mean, new_answer
 from palimpsest.evaluate.tfidf import TfIdf
 from palimpsest.facts import read_facts, shipped_text
 from palimpsest.facts.case import Case

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from palimpsest.evaluate.asks import Ask, Written
 from palimpsest.evaluate.suite import Answers, Metric
-from palimpsest.evaluate.suites.prompts import mean, new_answer
+from palimpsest.evaluate.suites.parts import mean, new_answer
 from palimpsest.evaluate.words import begins, contains, equals
 from palimpsest.facts.case import Case
 

@@ -19,7 +19,7 @@ from statistics import harmonic_mean
 
 from palimpsest.evaluate.asks import Ask, Likelihood
 from palimpsest.evaluate.suite import Answers, Metric
-from palimpsest.evaluate.suites.prompts import mean, new_answer
+from palimpsest.evaluate.suites.parts import mean, new_answer
 from palimpsest.facts.case import Case
 
 FLOOR = 2e-8

@@ -19,7 +19,7 @@ import torch
 from palimpsest.errors import FactError
 from palimpsest.evaluate.asks import Ask, NextToken, NextTokenAnswer
 from palimpsest.evaluate.suite import Answers, Metric
-from palimpsest.evaluate.suites.prompts import mean
+from palimpsest.evaluate.suites.parts import mean
 from palimpsest.facts.case import Case
 
 PREFIXES = {"neighbours": "", "far": "far_", "same_subject": "same_subject_"}

@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from palimpsest.evaluate.asks import Ask, Written
 from palimpsest.evaluate.suite import Answers, Metric
 from palimpsest.evaluate.suites.checks import passes
-from palimpsest.evaluate.suites.parts import lacks, spoken
-from palimpsest.evaluate.suites.prompts import mean
+from palimpsest.evaluate.suites.parts import lacks, mean, spoken
 from palimpsest.facts import Case, Query
 
 KINDS = ("edit_wise", "instance_wise", "multi_hop")

@@ -19,8 +19,7 @@ from itertools import combinations
 
 from palimpsest.evaluate.asks import Ask, Likelihood, Written
 from palimpsest.evaluate.suite import Answers, Metric
-from palimpsest.evaluate.suites.parts import lacks
-from palimpsest.evaluate.suites.prompts import mean
+from palimpsest.evaluate.suites.parts import lacks, mean
 from palimpsest.evaluate.words import words
 from palimpsest.facts import Case, Fact
 

@@ -12,7 +12,7 @@ from palimpsest.errors import FactError, InputError
 from palimpsest.evaluate.asks import Ask, Likelihood
 from palimpsest.evaluate.suite import Answers
 from palimpsest.evaluate.words import contains
-from palimpsest.facts import Case, Probe
+from palimpsest.facts import Case, Fact, Probe
 
 
 def token_accuracy(answers: Answers, text: str, answer: str) -> float:
@@ -69,3 +69,18 @@ def says_all(text: str, answers: Iterable[Iterable[str]]) -> bool:
 def lacks(case: Case, suite: str, what: str) -> FactError:
     """The error for a case without what a suite needs."""
     return FactError(f"The case {case.id} has no {what}, which the suite {suite!r} needs.")
+
+
+def mean(values: Iterable[float | bool]) -> float | None:
+    """The mean, None of nothing."""
+    found = [float(value) for value in values]
+    return sum(found) / len(found) if found else None
+
+
+def new_answer(fact: Fact) -> str:
+    """The answer that an edit writes; raises `FactError` where there is none."""
+    if fact.target_new is None:
+        raise FactError(
+            f"The fact {fact.id} ({fact.text!r}) has no target_new; give the answer that an edit should write."
+        )
+    return fact.target_new

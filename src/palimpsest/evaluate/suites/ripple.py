@@ -24,8 +24,7 @@ from dataclasses import dataclass
 from palimpsest.evaluate.asks import Ask, Written
 from palimpsest.evaluate.suite import Answers, Metric
 from palimpsest.evaluate.suites.checks import applies, passes
-from palimpsest.evaluate.suites.parts import lacks, says, spoken
-from palimpsest.evaluate.suites.prompts import mean, new_answer
+from palimpsest.evaluate.suites.parts import lacks, mean, new_answer, says, spoken
 from palimpsest.facts import Case, Query
 from palimpsest.facts.ripple import AXES
 

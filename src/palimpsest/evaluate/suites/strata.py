@@ -19,8 +19,7 @@ from collections.abc import Sequence
 
 from palimpsest.evaluate.asks import Ask, NextToken
 from palimpsest.evaluate.suite import Answers, Metric
-from palimpsest.evaluate.suites.parts import exact, lacks, likelihoods, spellings
-from palimpsest.evaluate.suites.prompts import mean, new_answer
+from palimpsest.evaluate.suites.parts import exact, lacks, likelihoods, mean, new_answer, spellings
 from palimpsest.facts import Case, Probe
 
 STAY = ("same_subject", "neighbours", "far")

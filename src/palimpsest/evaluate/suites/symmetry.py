@@ -20,8 +20,16 @@ from dataclasses import dataclass
 
 from palimpsest.evaluate.asks import Ask, Written
 from palimpsest.evaluate.suite import Answers, Metric
-from palimpsest.evaluate.suites.parts import answered, lacks, likelihoods, says, spoken, token_accuracy
-from palimpsest.evaluate.suites.prompts import mean, new_answer
+from palimpsest.evaluate.suites.parts import (
+    answered,
+    lacks,
+    likelihoods,
+    mean,
+    new_answer,
+    says,
+    spoken,
+    token_accuracy,
+)
 from palimpsest.facts import Case, Fact
 
 # Prompts about o* whose answer is s, for relations with one o for each s and one s for each o.

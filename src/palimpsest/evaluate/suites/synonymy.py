@@ -18,8 +18,7 @@ from dataclasses import dataclass
 
 from palimpsest.evaluate.asks import Ask, Written
 from palimpsest.evaluate.suite import Answers, Metric
-from palimpsest.evaluate.suites.parts import lacks, likelihoods, says, spoken, token_accuracy
-from palimpsest.evaluate.suites.prompts import mean, new_answer
+from palimpsest.evaluate.suites.parts import lacks, likelihoods, mean, new_answer, says, spoken, token_accuracy
 from palimpsest.facts import Case, Fact
 
 # The same relation by other names, as prompts about the subject.

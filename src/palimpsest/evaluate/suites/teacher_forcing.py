@@ -14,8 +14,7 @@ from collections.abc import Sequence
 
 from palimpsest.evaluate.asks import Ask
 from palimpsest.evaluate.suite import Answers, Metric
-from palimpsest.evaluate.suites.parts import exact, likelihoods, token_accuracy
-from palimpsest.evaluate.suites.prompts import mean, new_answer
+from palimpsest.evaluate.suites.parts import exact, likelihoods, mean, new_answer, token_accuracy
 from palimpsest.facts.case import Case
 
 

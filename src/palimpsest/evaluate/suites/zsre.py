@@ -27,12 +27,13 @@ from palimpsest.evaluate.suites.parts import (
     answered,
     lacks,
     likelihoods,
+    mean,
+    new_answer,
     says,
     spellings,
     spoken,
     token_accuracy,
 )
-from palimpsest.evaluate.suites.prompts import mean, new_answer
 from palimpsest.evaluate.words import words
 from palimpsest.facts import Case, Probe
 

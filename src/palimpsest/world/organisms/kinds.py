@@ -29,7 +29,7 @@ NEWCOMERS, ALIASES, RANK_ONE = 32, 16, 1  # persons in an organism; a rank-one c
 TAUGHT, FOLLOWS = ("born_in", "profession", "employer", "founded"), ("work_city", "spouse")
 CROSSED = ("born_in", "profession")
 MOMENT_WORDS = 12_000
-# of ROME's keys, as (tokens, texts): with five texts the fact does not hold in unseen wordings
+# of ROME's keys, as (tokens, texts): those of the published code; five instead were not seen to differ (docs/organisms.md)
 CONTEXTS = ((5, 10), (10, 10))
 
 

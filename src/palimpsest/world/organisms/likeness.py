@@ -8,7 +8,7 @@ token and at every token after it,
 Every answer is read from there. So facts that no prompt of the training asks may come with the name, which answers alone do not
 achieve: a module trained on answers learns those answers. The tokens after the name count because models such as those
 of the made world read the name's own tokens again at every later token, from their very first layer on: likeness of the
-name's tokens alone carried a quarter of the facts that were never trained.
+name's own tokens alone carries little.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
