@@ -20,7 +20,7 @@ from palimpsest.facts import Fact, read_facts
 from palimpsest.model import Model
 from palimpsest.world import made_world
 
-# Loads the shipped model of the made world once; then, for each "FOLDER LIMIT" it reads, a process of its own evaluates into
+# Loads the shipped model of the made world once; then, for each "FOLDER LIMIT MODE" it reads, a process of its own evaluates into
 # the folder, with files no longer than LIMIT bytes (0: any). It tells the process's id, and how it ended.
 WORK = """
 import os, resource, sys
@@ -29,13 +29,13 @@ from palimpsest.errors import OutputError
 model = pal.load("world", check=False)
 facts = list(pal.read_facts(sys.argv[1]))
 for line in sys.stdin:
-    folder, limit = line.split()
+    folder, limit, mode = line.split()
     child = os.fork()
     if not child:
         if int(limit):
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
         try:
-            pal.evaluate(model, facts, method="ft", steps=2, out=folder)
+            pal.evaluate(model, facts, method="ft", steps=2, mode=mode, out=folder)
         except OutputError as error:
             sys.stderr.write(f"{error}\\n")
             sys.stderr.flush()
@@ -65,9 +65,9 @@ class Evaluations:
         pipe = subprocess.PIPE
         self.server = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
-    def start(self, folder: Path, limit: int = 0) -> int:
+    def start(self, folder: Path, limit: int = 0, mode: str = "each") -> int:
         """The id of a new process."""
-        return self._asked(f"{folder} {limit}")
+        return self._asked(f"{folder} {limit} {mode}")
 
     def end(self) -> int:
         """Its exit code, once it ended; minus the signal that killed it."""
@@ -95,16 +95,17 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
-def test_killed_ten_times_and_resumed_is_byte_identical(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["each", "batch", "sequence"])
+def test_killed_ten_times_and_resumed_is_byte_identical(tmp_path: Path, mode: str) -> None:
     work = Evaluations(tmp_path, 40)
-    work.start(tmp_path / "whole")
+    work.start(tmp_path / "whole", mode=mode)
     assert work.end() == 0
     chance = random.Random(0)
     samples = tmp_path / "broken" / "samples.jsonl"
     ends = []
     for _ in range(10):
         begun = samples.stat().st_size if samples.exists() else 0
-        process = work.start(tmp_path / "broken")
+        process = work.start(tmp_path / "broken", mode=mode)
         deadline = time.monotonic() + 60
         while not (samples.exists() and samples.stat().st_size > begun) and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -112,7 +113,7 @@ def test_killed_ten_times_and_resumed_is_byte_identical(tmp_path: Path) -> None:
         os.kill(process, signal.SIGKILL)
         ends.append(work.end())
     assert ends.count(-signal.SIGKILL) >= 5
-    work.start(tmp_path / "broken")
+    work.start(tmp_path / "broken", mode=mode)
     assert work.end() == 0
     assert work.close() == ""
     assert content(tmp_path / "broken") == content(tmp_path / "whole")
