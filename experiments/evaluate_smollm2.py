@@ -71,12 +71,12 @@ class Sample:
 
 SAMPLES = {
     "counterfact": Sample("counterfact/counterfact.json", 200, FAMILY, WAYS),
-    "fluency": Sample("counterfact/counterfact.json", 24, "fluency", WAYS),
-    "zsre": Sample("zsre/zsre_mend_eval.json", 50, "zsre", SINGLE),
-    "knowedit": Sample("knowedit/wiki_counterfact_test.json", 30, "knowedit", SINGLE),
-    "mquake": Sample("mquake/MQuAKE-CF.json", 20, "mquake", SINGLE),
-    "symmetry": Sample("shipped", 50, "symmetry", SINGLE, tuple(REVERSE)),
-    "synonymy": Sample("counterfact/counterfact.json", 50, "synonymy", SINGLE, tuple(SYNONYMS)),
+    "fluency": Sample("counterfact/counterfact.json", 12, "fluency", WAYS),
+    "zsre": Sample("zsre/zsre_mend_eval.json", 40, "zsre", SINGLE),
+    "knowedit": Sample("knowedit/wiki_counterfact_test.json", 20, "knowedit", SINGLE),
+    "mquake": Sample("mquake/MQuAKE-CF.json", 12, "mquake", SINGLE),
+    "symmetry": Sample("shipped", 30, "symmetry", SINGLE, tuple(REVERSE)),
+    "synonymy": Sample("counterfact/counterfact.json", 30, "synonymy", SINGLE, tuple(SYNONYMS)),
 }
 
 

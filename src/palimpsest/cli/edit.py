@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,17 +15,20 @@ from palimpsest.cli.common import (
     layers_option,
     limit_option,
     model_argument,
+    out_option,
     preset_option,
     progress_bar,
     read,
     read_text,
-    required_out,
     seed_option,
     set_option,
     show,
     table,
     text_option,
 )
+
+if TYPE_CHECKING:
+    from palimpsest.erase.propagate import Plan
 
 SHOWN = 20  # facts listed one by one; more are summed up
 
@@ -34,7 +37,7 @@ SHOWN = 20  # facts listed one by one; more are summed up
 @model_argument
 @device_option
 @click.argument("facts")
-@required_out
+@out_option
 @click.option("--method", default="rome", show_default=True, help="The editing method.")
 @preset_option
 @layers_option
@@ -43,12 +46,19 @@ SHOWN = 20  # facts listed one by one; more are summed up
 @text_option
 @click.option("--moments", type=click.Path(), help="A file of second moments (palimpsest moments) instead of --text.")
 @set_option
+@click.option(
+    "--propagate",
+    "rules_path",
+    type=click.Path(dir_okay=False),
+    help="A file of rules: write what the facts entail too.",
+)
+@click.option("--plan", "only_plan", is_flag=True, help="With --propagate: say what would be written, and stop.")
 @json_option
 def command(
     model: str,
     device: str | None,
     facts: str,
-    out: str,
+    out: str | None,
     method: str,
     preset: str | None,
     layers: tuple[int, ...] | None,
@@ -57,12 +67,19 @@ def command(
     text: str | None,
     moments: str | None,
     settings: dict[str, Any],
+    rules_path: str | None,
+    only_plan: bool,
     as_json: bool,
 ) -> None:
     """Write FACTS into MODEL as DIR/edit.safetensors. The model itself is not changed.
 
-    The same command goes on with an edit that was interrupted.
+    The same command goes on with an edit that was interrupted. With --propagate the plan is shown first: what follows from the
+    facts by the rules, and what the model says of it now; --plan stops there.
     """
+    if only_plan and rules_path is None:
+        raise click.UsageError("--plan shows what rules entail, so it needs --propagate RULES.json")
+    if out is None and not only_plan:
+        raise click.UsageError("an edit needs a folder to be written to; give --out DIR")
     file = read(facts, limit)
     from palimpsest.edit import editor
     from palimpsest.edit.closed_form import ClosedForm
@@ -71,10 +88,23 @@ def command(
     from palimpsest.model import load
     from palimpsest.runs import check_writable
 
-    folder = check_writable(Path(out))
+    loaded, planned = None, None
+    if rules_path is not None:
+        from palimpsest.erase.propagate import derive, plan, read_rules
+
+        rules = read_rules(rules_path)
+        derive(file.facts, rules)  # what is wrong with rules and facts is said before a model is loaded
+        loaded = load(model, device=device)
+        planned = plan(loaded, file.facts, rules, progress=progress_bar())
+        if only_plan:
+            show(as_json, planned.to_json(), lambda: _planned(planned))
+            exit_code(file)
+            return
+        click.echo(_planned(planned), err=True)
+    folder = check_writable(Path(str(out)))
     plain = read_text(text) if text else None
     measured = load_moments(Path(moments)) if moments else None
-    loaded = load(model, device=device)
+    loaded = loaded or load(model, device=device)
     chosen = given(preset=preset, seed=seed, text=plain, moments=measured) | settings
     values = folder / ".palimpsest-values"
     prepared = editor(loaded, method, layers=layers, resume=values, progress=progress_bar(), **chosen)
@@ -84,7 +114,14 @@ def command(
         for group in prepared.shared_keys(file.facts):
             named = " and ".join(group)
             click.echo(f"palimpsest: {named} share a key, so one value is sought for them together", err=True)
-    made = prepared.edit(file.facts)
+    carried = None
+    if planned is None:
+        made = prepared.edit(file.facts)
+    else:
+        from palimpsest.erase.propagate import propagate
+
+        carried = propagate(loaded, planned, method=prepared)
+        made = carried.edit
     path = folder / "edit.safetensors"
     made.save(path)
     shutil.rmtree(values, ignore_errors=True)
@@ -95,8 +132,27 @@ def command(
         if loss.dtype in ("bfloat16", "float16")
     ]
     data = {"file": str(path), "notes": notes, "shared_keys": made.notes.get("shared_keys", []), "rounding": rounding}
-    show(as_json, data, lambda: "\n\n".join([*_text(notes, rounding), f"{made!r} is in {path}."]))
+    said = [*_text(notes, rounding)]
+    if carried is not None:
+        data["propagated"] = carried.to_json()
+        said.append(str(carried.guard))
+    show(as_json, data, lambda: "\n\n".join([*said, f"{made!r} is in {path}."]))
     exit_code(file)
+
+
+def _planned(plan: "Plan") -> str:
+    """A plan as a table, and what is worth knowing about it."""
+    parts = [table(plan.rows(), columns=("what", "statement", "instead of", "now", "action", "by", "from"))]
+    unsure = [f"{hop.relation}({hop.subject})" for hop in plan.hops if not hop.taken]
+    if unsure:
+        more = f" and {len(unsure) - SHOWN} more" if len(unsure) > SHOWN else ""
+        parts.append(f"The model is not sure of {', '.join(unsure[:SHOWN])}{more}; nothing was concluded from these.")
+    if plan.outside:
+        named = ", ".join(fact.id for fact in plan.outside[:SHOWN])
+        parts.append(
+            f"No more follows from {named}: their relations are not in the rules, or another fact says the same."
+        )
+    return "\n\n".join(parts)
 
 
 def _text(notes: Sequence[Mapping[str, Any]], rounding: Sequence[Mapping[str, Any]]) -> list[str]:

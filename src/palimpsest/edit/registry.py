@@ -28,6 +28,7 @@ METHODS = {
     "attention": "palimpsest.edit.methods.attention:AttentionEdit",
     "joint": "palimpsest.edit.methods.joint:JointEdit",
     "neurons": "palimpsest.edit.methods.neurons:NeuronEdit",
+    "overwrite": "palimpsest.erase.overwrite.overwrite:Overwrite",
     "random": "palimpsest.edit.methods.random_direction:RandomDirection",
 }
 GROUP = "palimpsest.methods"

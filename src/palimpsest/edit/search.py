@@ -17,6 +17,7 @@ Facts of one group share a delta (their loss is the mean of theirs), as facts wi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -77,13 +78,25 @@ class Found:
 
 
 @dataclass
-class _Rows:
-    """Every row of the facts still searched for, and what is fixed about it. A row a fact and context, then the KL row."""
+class Rows:
+    """Every row of the facts still searched for, and what is fixed about it. A row a fact and context, then the KL row.
+
+    Attributes:
+        batch, prefix, resid: the texts, what was run of them, and the stream that enters the layers that are run again.
+        group: whose delta a row carries.
+        fact: which fact it asks, counted over all groups in order; -1 in the KL row.
+        is_kl: whether it is the KL row.
+        at, answer, weight: columns whose logits are read, the tokens wanted there and their shares in the loss. The first is
+            the last token of the prompt.
+        before: log-probabilities at the first of them without delta.
+        known: by group, whether the new answer was the first choice.
+    """
 
     batch: Batch
     prefix: Prefix
     resid: Float[Tensor, "rows columns width"]
     group: Int[Tensor, "rows"]
+    fact: Int[Tensor, "rows"]
     is_kl: Tensor
     at: Int[Tensor, "rows positions"]
     answer: Int[Tensor, "rows positions"]
@@ -91,14 +104,15 @@ class _Rows:
     before: Float[Tensor, "rows vocabulary"]
     known: list[bool]
 
-    def keep(self, groups: Sequence[int]) -> "_Rows":
+    def keep(self, groups: Sequence[int]) -> "Rows":
         """The rows of `groups` only."""
         rows = torch.isin(self.group, torch.tensor(groups, device=self.group.device)).nonzero()[:, 0]
-        return _Rows(
+        return Rows(
             self.batch.take(rows),
             self.prefix.take(rows),
             self.resid[rows],
             self.group[rows],
+            self.fact[rows],
             self.is_kl[rows],
             self.at[rows],
             self.answer[rows],
@@ -106,6 +120,43 @@ class _Rows:
             self.before[rows],
             self.known,
         )
+
+
+@runtime_checkable
+class Watch(Protocol):
+    """One forward pass of a further term: taps that read, and then the term of each row from what they read."""
+
+    @property
+    def taps(self) -> Sequence[Tap]:
+        """Reads above delta; none that replaces."""
+        ...
+
+    def loss(self, rows: Rows) -> Float[Tensor, "rows"]:
+        """The term of each row; 0 in the KL row."""
+        ...
+
+
+@runtime_checkable
+class Running(Protocol):
+    """A further term on the rows of one search."""
+
+    def watch(self, rows: Rows) -> Watch:
+        """For the next forward pass."""
+        ...
+
+
+@runtime_checkable
+class Term(Protocol):
+    """A further term of the loss, averaged over the rows of a group. `card` is plain data: all that the term depends on."""
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """Every setting."""
+        ...
+
+    def begin(self, model: Model, site: Site, facts: Sequence[Fact], rows: Rows) -> Running:
+        """The term for these facts (in the order of `rows.fact`), read on the unedited model where it needs reading."""
+        ...
 
 
 @torch.enable_grad()
@@ -117,6 +168,7 @@ def search(
     norms: Sequence[float],
     settings: ValueSettings,
     token: str,
+    term: Term | None = None,
 ) -> list[Found]:
     """delta of every group, in one optimisation. Arguments as for `values.find_values`.
 
@@ -128,13 +180,15 @@ def search(
         raise SettingError(f"The contexts must hold the bare prompt (''), got {list(contexts)}.")
     with model.evaluating():
         rows = _rows(model, site, groups, contexts, settings, token)
+        asked = [fact for group in groups for fact in group]
+        running = None if term is None else term.begin(model, site, asked, rows)
         n, exact, device = len(groups), rows.before.dtype, model.device
         delta = torch.zeros(n, model.anatomy.width, dtype=exact, device=device, requires_grad=True)
         optimiser = torch.optim.Adam([delta], lr=settings.learning_rate)
         v_norms = torch.tensor(norms, dtype=exact, device=device)
         active, found = list(range(n)), dict[int, Found]()
         for step in range(settings.steps):
-            loss, nll = _losses(model, site, rows, delta, v_norms, settings)
+            loss, nll = _losses(model, site, rows, delta, v_norms, settings, running)
             losses, nlls = loss.detach().tolist(), nll.detach().tolist()  # the one wait for the device in a step
             if bad := [g for g in active if not abs(losses[g]) < float("inf")]:
                 raise EditError(
@@ -159,7 +213,13 @@ def search(
 
 
 def _losses(
-    model: Model, site: Site, rows: _Rows, delta: Tensor, v_norms: Tensor, settings: ValueSettings
+    model: Model,
+    site: Site,
+    rows: Rows,
+    delta: Tensor,
+    v_norms: Tensor,
+    settings: ValueSettings,
+    running: Running | None,
 ) -> tuple[Float[Tensor, "groups"], Float[Tensor, "groups"]]:
     """(loss, likelihood part) of each group; groups without rows get only the decay."""
 
@@ -171,6 +231,8 @@ def _losses(
         start, resid, taps = site.layer + 1, add(rows.resid), []
     else:
         start, resid, taps = site.layer, rows.resid, [Tap(site, add)]
+    watch = running and running.watch(rows)
+    taps += watch.taps if watch else []
     logits = model.run(rows.batch, start=start, resid=resid, prefix=rows.prefix, at=rows.at, taps=taps)
     log_p = at_least_float32(logits).log_softmax(-1)
     told = -(log_p.gather(2, rows.answer[:, :, None])[:, :, 0] * rows.weight.to(log_p.dtype)).sum(1)
@@ -181,7 +243,12 @@ def _losses(
     nll = nothing.index_add(0, rows.group, told)
     kept = nothing.index_add(0, rows.group[rows.is_kl], kl)
     size = delta.norm(dim=1) if settings.decay else nothing
-    return nll + settings.kl_factor * kept + settings.decay * size / v_norms**2, nll
+    loss = nll + settings.kl_factor * kept + settings.decay * size / v_norms**2
+    if watch:
+        further = watch.loss(rows).to(loss.dtype)
+        count = nothing.index_add(0, rows.group, (~rows.is_kl).to(loss.dtype))
+        loss = loss + nothing.index_add(0, rows.group, further) / count.clamp(min=1)
+    return loss, nll
 
 
 def _rows(
@@ -191,13 +258,15 @@ def _rows(
     contexts: Sequence[str],
     settings: ValueSettings,
     token: str,
-) -> _Rows:
+) -> Rows:
     ids: list[tuple[int, ...]] = []
     pivots: list[int] = []
     reads: list[list[tuple[int, int, float]]] = []  # (position whose logits are read, token wanted there, weight)
     owner: list[int] = []
+    asks: list[int] = []
     kl_rows: list[int] = []
     bare_rows: list[list[int]] = [[] for _ in groups]
+    facts = 0
     for g, group in enumerate(groups):
         for fact in group:
             for context in contexts:
@@ -212,12 +281,15 @@ def _rows(
                 weight = 1 / ((len(whole) - begin) * len(contexts) * len(group))
                 reads.append([(at - 1, whole[at], weight) for at in range(begin, len(whole))])
                 owner.append(g)
+                asks.append(facts)
+            facts += 1
         kl_ids, kl_pivot = edited_token(model, BARE, Fact(subject=group[0].subject, prompt="{} is a"), token)
         kl_rows.append(len(ids))
         ids.append(kl_ids)
         pivots.append(kl_pivot)
         reads.append([(len(kl_ids) - 1 if settings.kl_at == "last" else kl_pivot, 0, 0.0)])
         owner.append(g)
+        asks.append(-1)
     batch = align(ids, pivots).to(model.device)
     most = max(len(read) for read in reads)
     at, answer = torch.zeros(len(ids), most, dtype=torch.long), torch.zeros(len(ids), most, dtype=torch.long)
@@ -240,5 +312,5 @@ def _rows(
         right = (logits.argmax(-1) == answer) | (weights == 0)
         known = [bool(right[rows].all()) for rows in bare_rows]
         before = logits[:, 0].log_softmax(-1)
-    group_of = torch.tensor(owner, device=device)
-    return _Rows(batch, prefix, resid, group_of, is_kl, at, answer, weights, before, known)
+    group_of, fact_of = torch.tensor(owner, device=device), torch.tensor(asks, device=device)
+    return Rows(batch, prefix, resid, group_of, fact_of, is_kl, at, answer, weights, before, known)

@@ -21,7 +21,7 @@ from safetensors.torch import save as to_bytes
 
 from palimpsest.edit.contexts import BARE
 from palimpsest.edit.keys import edited_token
-from palimpsest.edit.search import Found, ValueSettings, search
+from palimpsest.edit.search import Found, Term, ValueSettings, search
 from palimpsest.errors import FactError
 from palimpsest.facts import Fact
 from palimpsest.model import Model, Site
@@ -90,6 +90,7 @@ def find_values(
     groups: Sequence[Sequence[int]] | None = None,
     kept: Kept | None = None,
     progress: Progress | None = None,
+    term: Term | None = None,
 ) -> list[Found]:
     """delta of every fact, or of every group of facts that share one; the same as one search at a time.
 
@@ -104,6 +105,7 @@ def find_values(
         groups: lists of indices into `facts`; every fact by itself when None.
         kept: where values are looked up and kept.
         progress: called with (groups done, groups, label).
+        term: a further term of the loss.
 
     Returns:
         one `Found` a group.
@@ -120,7 +122,7 @@ def find_values(
     names = [""] * len(groups)
     found: dict[int, Found] = {}
     if kept is not None:
-        shared = [str(site), token, asdict(settings), list(contexts)]
+        shared = [str(site), token, asdict(settings), list(contexts), *([term.card] if term else [])]
         for g, group in enumerate(members):
             # rounded: the last bits of a norm depend on how many texts were run together
             names[g] = kept.name(shared, [fact.to_json() for fact in group], f"{norms[g]:.5g}")
@@ -130,7 +132,8 @@ def find_values(
     wanted = [g for g in range(len(groups)) if g not in found]
     for batch in _batches(model, [members[g] for g in wanted], len(contexts), token):
         these = [wanted[i] for i in batch]
-        results = search(model, site, [members[g] for g in these], contexts, [norms[g] for g in these], settings, token)
+        own = [norms[g] for g in these]
+        results = search(model, site, [members[g] for g in these], contexts, own, settings, token, term)
         found |= dict(zip(these, results, strict=True))
         if kept is not None:
             kept.put({names[g]: found[g] for g in these})

@@ -77,6 +77,12 @@ class Hierarchy:
             for times in block:
                 yield np.repeat(self.rows, np.repeat(times.astype(np.int64), sizes), axis=0)
 
+    def record_times(self, resamples: int, seed: int) -> Iterator[Float[np.ndarray, "block n"]]:
+        """How often each record enters each resample, drawn as in `resampled_sums`, in blocks of resamples."""
+        sizes = np.array([size for inner in self.inner_sizes for size in inner])
+        for times in self._times_drawn(resamples, seed):
+            yield np.repeat(times, sizes, axis=1)
+
     def _times_drawn(self, resamples: int, seed: int) -> Iterator[Float[np.ndarray, "block inner"]]:
         """How often each inner cluster enters each resample, in blocks of resamples.
 

@@ -23,6 +23,7 @@ Presets:
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from palimpsest.edit.closed_form import ClosedForm, ClosedFormSettings
 from palimpsest.edit.memory import Memory
@@ -51,7 +52,7 @@ class Memit(ClosedForm):
     """MEMIT on one model; see `ClosedForm` for its arguments and `edit`."""
 
     name, title = "memit", "MEMIT"
-    published = ("memit-2022", "pmet")
+    published: ClassVar[tuple[str, ...]] = ("memit-2022", "pmet")
     presets = {
         "fixed": MemitSettings(),
         "memit-2022": MemitSettings(

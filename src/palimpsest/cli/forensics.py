@@ -1,0 +1,89 @@
+"""`palimpsest forensics MODEL [--base BASE] [--candidates FILE] --out DIR`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from palimpsest.cli.common import json_option, model_argument, required_out, show, table
+
+
+@click.command("forensics")
+@model_argument
+@click.option("--base", help="The model it was made from: adds what differs, and an edit file that takes it back.")
+@click.option(
+    "--candidates",
+    type=click.Path(dir_okay=False),
+    help='JSON with "subjects" and "objects", lists of names: ranks them as what the change is about (needs --base).',
+)
+@required_out
+@json_option
+def command(model: str, base: str | None, candidates: str | None, out: str, as_json: bool) -> None:
+    """What was done to MODEL, read from its weights: which layers look edited; with the base, what differs and about whom."""
+    if candidates is not None and base is None:
+        raise click.UsageError("--candidates needs --base: what a change is about is read from the change.")
+    names = _candidates(candidates) if candidates is not None else None
+
+    from palimpsest.erase.forensics import decode, difference, scan
+    from palimpsest.model import load
+    from palimpsest.runs.atomic import atomic_write, check_writable
+    from palimpsest.runs.json_text import to_document
+
+    edited = load(model)
+    data: dict[str, Any] = {"scan": scan(edited).to_json(), "difference": None, "decoded": None, "undo": None}
+    folder = check_writable(out)
+    if base is not None:
+        before = load(base)
+        change = difference(edited, before)
+        data["difference"] = change.to_json()
+        if change.weights:
+            path = folder / "edit.safetensors"
+            change.reversal(edited, base=before).save(path)
+            data["undo"] = str(path)
+        if names is not None:
+            data["decoded"] = decode(edited, before, names["subjects"], names["objects"], change=change).to_json()
+    atomic_write(folder / "results.json", to_document(data, "the forensics"))
+    show(as_json, data, lambda: _text(data, folder))
+
+
+def _candidates(path: str) -> dict[str, list[str]]:
+    """The two lists of a candidates file; mistakes in one sentence."""
+    from palimpsest.errors import InputError
+
+    try:
+        found = json.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"The candidates {path} cannot be read ({error.strerror}); name a JSON file.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"The candidates {path} are no JSON ({error}); see docs/forensics.md for an example."
+        ) from None
+    lists = found if isinstance(found, dict) else {}
+    for kind in ("subjects", "objects"):
+        names = lists.get(kind)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(
+                f'The candidates {path} must hold "{kind}" as a list of names; see docs/forensics.md for an example.'
+            )
+    return lists
+
+
+def _text(data: dict[str, Any], folder: Path) -> str:
+    scanned = data["scan"]
+    columns = ("layer", "gap", "evenness", "score", "flagged")
+    flagged = ", ".join(map(str, scanned["flagged"])) or "none"
+    blocks = [
+        table(scanned["layers"], columns),
+        f"Layers that look edited: {flagged}; the most suspect is layer {scanned['suspect']}.",
+    ]
+    if (change := data["difference"]) is not None:
+        rows = [{**row, "rank": "" if row["rank"] is None else str(row["rank"])} for row in change["weights"]]
+        kept = ("path", "layer", "relative", "spectral", "rank")
+        said = f"{len(rows)} of {change['compared']} weights differ from {change['base']}."
+        blocks += [table(rows, kept), said] if rows else [said]
+    if (decoded := data["decoded"]) is not None:
+        blocks += [f"{name}\n{table(rows)}" for name, rows in decoded.items()]
+    if data["undo"]:
+        blocks.append(f"{data['undo']} takes the change back.")
+    return "\n\n".join([*blocks, f"Everything is in {folder / 'results.json'}."])

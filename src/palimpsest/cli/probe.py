@@ -1,0 +1,125 @@
+"""`palimpsest probe MODEL [FACTS] --edit edit.safetensors --out DIR`."""
+
+from pathlib import Path
+
+import click
+
+from palimpsest.cli.common import (
+    device_option,
+    exit_code,
+    facts_argument,
+    json_option,
+    limit_option,
+    model_argument,
+    progress_bar,
+    read,
+    read_text,
+    required_out,
+    show,
+    table,
+)
+
+SHOWN = 10  # facts that are not erased, named one by one
+
+
+@click.command("probe")
+@model_argument
+@device_option
+@facts_argument
+@required_out
+@click.option(
+    "--edit", type=click.Path(dir_okay=False), help="What `palimpsest edit` wrote; without it only the base rate."
+)
+@click.option("--readouts", help="Of logit lens, trained lens, head and wording, with commas; all by default.")
+@click.option("--unknown", type=click.Path(), help="Facts the model never knew, with true answers: a second control.")
+@click.option(
+    "--pool", type=click.Path(), help="Facts whose subjects and answers are controls; the shipped ones by default."
+)
+@click.option("--controls", type=click.IntRange(min=1), help="Same-answer controls a fact; 4, more for few facts.")
+@click.option("--gate", default="known", show_default=True, help="known: unknown facts are controls; all: none is.")
+@click.option("--text", type=click.Path(dir_okay=False), help="Plain text for the trained lens and the prefixes.")
+@click.option("--plot", is_flag=True, help="Write a figure beside the numbers (needs matplotlib).")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of every draw.")
+@limit_option
+@json_option
+def command(
+    model: str,
+    device: str | None,
+    facts: str,
+    out: str,
+    edit: str | None,
+    readouts: str | None,
+    unknown: str | None,
+    pool: str | None,
+    controls: int | None,
+    gate: str,
+    text: str | None,
+    plot: bool,
+    seed: int,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """Does the old answer of FACTS still show in MODEL after an edit: at which layers, heads and wordings, beside controls.
+
+    Writes DIR/results.json. Reads the unedited model too; the edit is taken out again.
+    """
+    file = read(facts, limit)
+    never = read(unknown).facts if unknown else ()
+    others = read(pool).facts if pool else None
+    plain = read_text(text) if text else None
+    from palimpsest.edit.artefact import Edit
+    from palimpsest.erase.residue import TrainedLens, Wordings, residue
+    from palimpsest.erase.residue.measure import DEFAULT
+    from palimpsest.erase.residue.readouts import readout_of
+    from palimpsest.locate.saving import save_json
+    from palimpsest.model import load
+    from palimpsest.runs import check_writable
+
+    names = [name.strip() for name in readouts.split(",") if name.strip()] if readouts is not None else list(DEFAULT)
+    made = {name: readout_of(name) for name in names}  # a misspelt name is told before the model is loaded
+    bar = progress_bar()
+    if "trained lens" in made:
+        made["trained lens"] = TrainedLens(plain, progress=bar)
+    if "wording" in made:
+        made["wording"] = Wordings(text=plain, seed=seed)
+    folder = check_writable(Path(out))
+    written = Edit.load(edit) if edit else None
+    found = residue(
+        load(model, device=device),
+        file.facts,
+        written,
+        unknown=never,
+        pool=others,
+        readouts=list(made.values()),
+        gate=gate,
+        controls=controls,
+        seed=seed,
+        progress=bar,
+    )
+    record = found.to_json()
+    save_json(record, str(folder / "results.json"))
+    if plot:
+        found.plot().savefig(folder / "residue.png", dpi=150)
+    for name, reason in {**found.left_out, **found.unread}.items():
+        click.echo(f"palimpsest: {name}: {reason}", err=True)
+    show(as_json, record, lambda: "\n".join([table(found.table()), "", *_certified(record)]))
+    exit_code(file, len(found.left_out))
+
+
+def _certified(record: dict[str, object]) -> list[str]:
+    """How many facts have a certificate, beside the base rates, and where the others show."""
+    certificates = record["certificates"]
+    assert isinstance(certificates, dict)
+    if "withheld" in certificates:
+        return [f"No certificates: {certificates['withheld']}"]
+    shares = ((name, certificates[name]) for name in ("share", "controls", "unknown", "unedited"))
+    told = ", ".join(f"{name} {part['value']:.2f}" for name, part in shares if part is not None)
+    lines = [f"Erasure certificates: {told.replace('share', 'edited', 1)}."]
+    open_ones = [fact for fact in certificates["facts"] if not fact["erased"]]
+    lines += [
+        f"  {fact['fact']} shows at {fact['shows_at']} columns: {'; '.join(fact['shows'][:3])}"
+        for fact in open_ones[:SHOWN]
+    ]
+    if len(open_ones) > SHOWN:
+        lines.append(f"  and {len(open_ones) - SHOWN} more: results.json")
+    return lines

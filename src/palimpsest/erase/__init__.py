@@ -1,0 +1,1 @@
+"""Does the old fact still show, can it be removed, and can an edit carry its consequences."""

@@ -1,0 +1,129 @@
+"""`scan`: which layers look edited, from the weights of the edited model alone.
+
+    found = scan(model)
+    found.suspect            # the layer that stands out most
+    found.flagged            # the layers above the threshold; () for a model that looks as trained
+    found.to_rows()
+
+A layer's score is the larger of its two readings (`spectrum`), each as a share of its threshold:
+
+    score = max(gap / GAP, evenness / EVENNESS)         flagged where score > 1
+
+The thresholds were chosen on one half of the edits and copies of docs/forensics-measured.md and are judged there on the other.
+A flag is a reason to ask, not a proof: how often unedited and fine-tuned models are flagged stands on that page.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from palimpsest.erase.forensics.spectrum import gram, others, read
+from palimpsest.errors import AnatomyError, SettingError, WeightError
+from palimpsest.model import Model
+from palimpsest.model.anatomy import matrix_of
+
+GAP = 0.35
+EVENNESS = 2.6
+
+
+@dataclass(frozen=True)
+class LayerScan:
+    """One layer: its readings, its score, and whether that is above the threshold."""
+
+    layer: int
+    path: str
+    gap: float
+    evenness: float
+    even_rank: int
+    score: float
+    flagged: bool
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What `scan` found.
+
+    Attributes:
+        model: its name.
+        fingerprint: of the weights that were read.
+        layers: one row for each layer with a down-projection, in order.
+        thresholds: of the two readings.
+    """
+
+    model: str
+    fingerprint: str
+    layers: tuple[LayerScan, ...]
+    thresholds: dict[str, float]
+
+    @property
+    def suspect(self) -> int:
+        """The layer with the largest score, flagged or not."""
+        return max(self.layers, key=lambda row: row.score).layer
+
+    @property
+    def flagged(self) -> tuple[int, ...]:
+        """Layers above the threshold."""
+        return tuple(row.layer for row in self.layers if row.flagged)
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """A row for each layer."""
+        return [asdict(row) for row in self.layers]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "model": self.model,
+            "fingerprint": self.fingerprint,
+            "suspect": self.suspect,
+            "flagged": list(self.flagged),
+            "thresholds": self.thresholds,
+            "layers": self.to_rows(),
+        }
+
+
+@torch.no_grad()
+def scan(model: Model, *, gap: float = GAP, evenness: float = EVENNESS) -> Scan:
+    """Read every down-projection of `model`.
+
+    Args:
+        model: read, never run and never changed.
+        gap, evenness: thresholds of the two readings.
+
+    Raises:
+        AnatomyError: fewer than two layers have a down-projection, so that no layer can be compared with others.
+        WeightError: a weight is not finite, zero, or packed by a quantiser.
+        SettingError: a threshold is not above 0.
+    """
+    for name, value in (("gap", gap), ("evenness", evenness)):
+        if not value > 0:
+            raise SettingError(f"The threshold {name} of a scan must be above 0, got {value}.")
+    parts = [(layer.index, layer.down) for layer in model.anatomy.layers if layer.down is not None]
+    if len(parts) < 2:
+        raise AnatomyError(
+            f"A scan compares the down-projections of several layers, but {model.name} has {len(parts)}; compare it with its "
+            f"base instead (palimpsest forensics MODEL --base BASE)."
+        )
+    grams = []
+    for layer, part in parts:
+        weight = matrix_of(part.module)
+        if not weight.is_floating_point():
+            raise WeightError(
+                f"The down-projection of layer {layer} of {model.name} is packed as {weight.dtype}; load it in full precision."
+            )
+        if not bool(torch.isfinite(weight).all()) or not bool(weight.any()):
+            raise WeightError(
+                f"The down-projection of layer {layer} of {model.name} is zero or not finite; there is no spectrum to read."
+            )
+        grams.append(gram(weight))
+    rows = []
+    for i, (layer, part) in enumerate(parts):
+        found = read(grams[i], others(grams, i))
+        score = max(found.gap / gap, found.evenness / evenness)
+        rows.append(
+            LayerScan(
+                layer, f"{part.path}.weight", found.gap, found.evenness, found.even_rank, score, flagged=score > 1
+            )
+        )
+    paths = [f"{part.path}.weight" for _, part in parts]
+    return Scan(model.name, model.fingerprint(paths), tuple(rows), {"gap": gap, "evenness": evenness})

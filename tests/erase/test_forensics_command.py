@@ -1,0 +1,68 @@
+"""`palimpsest forensics`: a table, JSON, an undo, and one sentence for every mistake."""
+
+import json
+
+import pytest
+import torch
+
+import palimpsest as pal
+from palimpsest.cli.main import main
+from palimpsest.world import made_world
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in ("forensics", *arguments)])
+    printed = capsys.readouterr()
+    return int(ended.value.code or 0), printed.out, printed.err
+
+
+@pytest.fixture(scope="module")
+def edited_folder(tmp_path_factory):
+    model, fact = pal.load("world", check=False), made_world().records(["capital"])[0]
+    pal.edit(model, [fact], method="rome").apply(model)
+    folder = tmp_path_factory.mktemp("edited")
+    model.net.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder, fact
+
+
+def test_a_folder_alone_and_beside_its_base(edited_folder, tmp_path, capsys) -> None:
+    folder, fact = edited_folder
+    code, printed, err = run(capsys, folder, "--out", tmp_path / "alone")
+    assert code == 0, err
+    assert "Layers that look edited: 2" in printed
+    names = list(made_world().names)
+    file = tmp_path / "names.json"
+    file.write_text(json.dumps({"subjects": names, "objects": names}))
+    code, printed, err = run(
+        capsys, folder, "--base", "world", "--candidates", file, "--out", tmp_path / "both", "--json"
+    )
+    assert code == 0, err
+    data = json.loads(printed)
+    assert data == json.loads((tmp_path / "both" / "results.json").read_text())
+    assert data["difference"]["rank_one"]
+    assert data["difference"]["layers"] == [2]
+    assert data["decoded"]["subject"][0]["candidate"] == fact.subject
+    model, base = pal.load(str(folder), check=False), pal.load("world", check=False)
+    path = data["difference"]["weights"][0]["path"]
+    with pal.Edit.load(data["undo"]).applied(model):
+        assert torch.allclose(model.parameter(path), base.parameter(path), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "are no JSON"), ("[]", 'must hold "subjects"'), ('{"subjects": ["a"]}', 'must hold "objects"')],
+)
+def test_mistakes_in_the_candidates(content: str, message: str, tmp_path, capsys) -> None:
+    file = tmp_path / "names.json"
+    file.write_text(content)
+    code, _, err = run(capsys, "world", "--base", "world", "--candidates", file, "--out", tmp_path / "o")
+    assert code == 2
+    assert message in err
+
+
+def test_candidates_need_the_base(tmp_path, capsys) -> None:
+    code, _, err = run(capsys, "world", "--candidates", tmp_path / "n.json", "--out", tmp_path / "o")
+    assert code == 2
+    assert "--candidates needs --base" in err
