@@ -3,8 +3,8 @@
     PALIMPSEST_RECORDS=data/ python bench/evaluate_processes.py [--records 100] [--processes 2]
 
 Every process has one thread. The processes are told their places by RANK and WORLD_SIZE, as `accelerate launch` and `torchrun`
-tell them, share one folder, and the first merges; what is compared at the end are the bytes of the files. The careless batch is what
-one writes second: all prompts and answers of a record padded into one forward pass, logits taken everywhere. Times are of the
+tell them, share one folder, and the first merges; what is compared at the end are the bytes of the files. The careless batch is
+what one writes second: all prompts and answers of a record padded into one forward pass, logits taken everywhere. Times are of the
 evaluation alone, without loading the model; the processes begin together once both have loaded it.
 """
 

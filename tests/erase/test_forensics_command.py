@@ -1,6 +1,8 @@
 """`palimpsest forensics`: a table, JSON, an undo, and one sentence for every mistake."""
 
 import json
+import sys
+from unittest import mock
 
 import pytest
 import torch
@@ -11,8 +13,9 @@ from palimpsest.world import made_world
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as ended:
-        main([str(a) for a in ("forensics", *arguments)])
+    line = ["palimpsest", "forensics", *map(str, arguments)]
+    with mock.patch.object(sys, "argv", line), pytest.raises(SystemExit) as ended:
+        main()
     printed = capsys.readouterr()
     return int(ended.value.code or 0), printed.out, printed.err
 

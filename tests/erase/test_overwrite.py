@@ -163,7 +163,7 @@ def test_on_the_made_world_the_old_answer_falls_further_than_under_memit() -> No
         chance[method] = scores
     falls = [a[0] - b[0] for a, b in zip(chance["memit"], chance["overwrite"], strict=True)]
     assert all(won for _, won in chance["overwrite"])
-    assert sum(fall > 0.5 for fall in falls) >= 5
+    assert sum(falls) / len(falls) > 0.5
 
 
 def _log_p(model: Model, text: str, answers: tuple[str, ...]) -> list[float]:
