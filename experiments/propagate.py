@@ -30,7 +30,7 @@ from palimpsest.world.rules import world_rules
 
 ROOT = Path(__file__).parents[1]
 WORK, RULES = ROOT / "run" / "propagate", Path(__file__).parent / "propagate_rules.json"
-WORLD_SETTINGS = {"layers": (0, 1, 2), "clamp": 4.0, "moment_weight": 30.0}  # from the grid of world_edit_defaults.py
+WORLD_SETTINGS: dict[str, Any] = {}  # the measured defaults of the made world
 RELATIONS = (  # those an edit of which changes more than itself
     *("capital", "capital_of", "city_country", "sister_city", "landmark_city"),
     *("headquarters", "founder", "founded", "employer", "spouse"),

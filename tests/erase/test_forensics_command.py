@@ -23,7 +23,7 @@ def run(capsys, *arguments) -> tuple[int, str, str]:
 @pytest.fixture(scope="module")
 def edited_folder(tmp_path_factory):
     model, fact = pal.load("world", check=False), made_world().records(["capital"])[0]
-    pal.edit(model, [fact], method="rome").apply(model)
+    pal.edit(model, [fact], method="rome", layers=3, token="subject_last").apply(model)
     folder = tmp_path_factory.mktemp("edited")
     model.net.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
@@ -34,7 +34,7 @@ def test_a_folder_alone_and_beside_its_base(edited_folder, tmp_path, capsys) -> 
     folder, fact = edited_folder
     code, printed, err = run(capsys, folder, "--out", tmp_path / "alone")
     assert code == 0, err
-    assert "Layers that look edited: 2" in printed
+    assert "Layers that look edited: 3" in printed
     names = list(made_world().names)
     file = tmp_path / "names.json"
     file.write_text(json.dumps({"subjects": names, "objects": names}))
@@ -45,7 +45,7 @@ def test_a_folder_alone_and_beside_its_base(edited_folder, tmp_path, capsys) -> 
     data = json.loads(printed)
     assert data == json.loads((tmp_path / "both" / "results.json").read_text())
     assert data["difference"]["rank_one"]
-    assert data["difference"]["layers"] == [2]
+    assert data["difference"]["layers"] == [3]
     assert data["decoded"]["subject"][0]["candidate"] == fact.subject
     model, base = pal.load(str(folder), check=False), pal.load("world", check=False)
     path = data["difference"]["weights"][0]["path"]

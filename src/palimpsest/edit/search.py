@@ -131,8 +131,8 @@ class Watch(Protocol):
         """Reads above delta; none that replaces."""
         ...
 
-    def loss(self, rows: Rows) -> Float[Tensor, "rows"]:
-        """The term of each row; 0 in the KL row."""
+    def loss(self, rows: Rows, log_p: Float[Tensor, "rows positions vocabulary"]) -> Float[Tensor, "rows"]:
+        """The term of each row, from what was read and from the output at `rows.at`; 0 in the KL row."""
         ...
 
 
@@ -245,7 +245,7 @@ def _losses(
     size = delta.norm(dim=1) if settings.decay else nothing
     loss = nll + settings.kl_factor * kept + settings.decay * size / v_norms**2
     if watch:
-        further = watch.loss(rows).to(loss.dtype)
+        further = watch.loss(rows, log_p).to(loss.dtype)
         count = nothing.index_add(0, rows.group, (~rows.is_kl).to(loss.dtype))
         loss = loss + nothing.index_add(0, rows.group, further) / count.clamp(min=1)
     return loss, nll

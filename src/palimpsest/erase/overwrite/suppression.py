@@ -8,7 +8,7 @@ reading. The rivals of an old answer are the likeliest tokens of the unedited mo
 new answer: what a reader would guess who knows the question and not the fact. With margin 0 the old answer may stay as readable
 as they are and no more. A hinge, and no more than that: an answer pushed far below its rivals would show as plainly as one above.
 
-The last layer is the output itself, so the term holds the unlikelihood of the old answer too (Welleck et al. 2020, section 5.1,
+The last layer is the output itself and is always read, so the term holds the unlikelihood of the old answer too (Welleck et al. 2020, section 5.1,
 in the log-odds form). The answer whose readability falls is `target_true`, or where a fact has none the model's own first choice.
 """
 
@@ -57,7 +57,7 @@ class Suppression:
     def begin(self, model: Model, site: Site, facts: Sequence[Fact], rows: Rows) -> "Suppressing":
         """The old answers and their rivals, read on the unedited model."""
         first = site.layer + (1 if site.kind == "resid_out" else 0)
-        layers = tuple(range(model.n_layers - 1, first - 1, -self.lens_every))[::-1]
+        inner = tuple(range(model.n_layers - 1 - self.lens_every, first - 1, -self.lens_every))
         old, rivals = [], []
         for i, fact in enumerate(facts):
             bare = int((rows.fact == i).nonzero()[0])  # the bare context stands first
@@ -67,12 +67,12 @@ class Suppression:
             old.append(own)
             rivals.append([token for token in likely if token not in (own, new)][: self.rivals])
         device = rows.before.device
-        return Suppressing(self, model, layers, torch.tensor(old, device=device), torch.tensor(rivals, device=device))
+        return Suppressing(self, model, inner, torch.tensor(old, device=device), torch.tensor(rivals, device=device))
 
 
 @dataclass(frozen=True, eq=False)
 class Suppressing:
-    """The term on the facts of one search."""
+    """The term on the facts of one search; `layers` are those below the last, whose reading is the output itself."""
 
     settings: Suppression
     model: Model
@@ -103,18 +103,21 @@ class Watched:
 
         return keep
 
-    def loss(self, rows: Rows) -> Float[Tensor, "rows"]:
+    def loss(self, rows: Rows, log_p: Float[Tensor, "rows positions vocabulary"]) -> Float[Tensor, "rows"]:
         """suppress * mean over layers of max(0, a - margin); 0 in the KL row."""
         running, settings = self._running, self._running.settings
         asks = (~rows.is_kl).nonzero()[:, 0]
         fact = rows.fact[asks]
-        states = torch.stack([self._states[layer][asks] for layer in running.layers], dim=1)
-        n, layers, width = states.shape
-        logits = running.model.run(
-            pad([(0,)] * (n * layers)), start=running.model.n_layers, resid=states.reshape(-1, 1, width)
-        )
-        logits = at_least_float32(logits[:, 0]).view(n, layers, -1)
+        readings = [log_p[asks, 0], *(self._lens(self._states[layer][asks]) for layer in running.layers)]
+        logits = torch.stack(readings, dim=1)
+        n, layers, _ = logits.shape
         old = logits.gather(2, running.old[fact][:, None, None].expand(n, layers, 1))[:, :, 0]
         rivals = logits.gather(2, running.rivals[fact][:, None].expand(n, layers, -1)).mean(2)
         each = settings.suppress * (old - rivals - settings.margin).clamp(min=0).mean(1)
         return torch.zeros(len(rows.is_kl), dtype=each.dtype, device=each.device).index_add(0, asks, each)
+
+    def _lens(self, states: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
+        """Logits of states through the network's own final norm and head."""
+        model = self._running.model
+        logits = model.run(pad([(0,)] * len(states)).to(states.device), start=model.n_layers, resid=states[:, None])
+        return at_least_float32(logits[:, 0])
