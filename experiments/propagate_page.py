@@ -14,13 +14,14 @@ ROOT = Path(__file__).parents[1]
 WORK, RESULTS, PAGE = ROOT / "run" / "propagate", ROOT / "results", ROOT / "docs" / "propagate-measured.md"
 ARMS = ("before", "alone", "with")
 SCORES = ("forced", "says")
+TRIED = 14  # edits of the world on which one wording and two were compared; they chose, and do not report
 
 
 def write_page() -> None:
     """Sum up every set that was measured, then write the page from what was summed up."""
     for path in sorted(WORK.glob("*.jsonl")):
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        summary = world(lines) if path.stem.startswith("world") else benchmark(lines)
+        summary = world(lines[TRIED:]) if path.stem.startswith("world") else benchmark(lines)
         atomic_write(RESULTS / f"propagate-{path.stem}.json", json.dumps(plain(summary), indent=1) + "\n")
     parts = [HEAD]
     for path in sorted(RESULTS.glob("propagate-*.json")):
@@ -115,13 +116,16 @@ HEAD = """# Propagation, measured
 
 Made by
 
-    python experiments/propagate.py world --limit 120 --wordings 2
+    python experiments/propagate.py world --limit 134 --wordings 1
     PALIMPSEST_RECORDS=... python experiments/propagate.py smollm2 --limit 40
     python experiments/propagate.py page
 
-Each fact is edited twice by MEMIT on the unedited model: alone, and with what it entails, written in the first wordings of the
+Each fact is edited twice by MEMIT on the unedited model: alone, and with what it entails, written in the first wording of its
 relation beside the anchors of the guard (see [propagate](propagate.md)). In brackets: 95 % intervals, bootstrap over relations and, within them,
 subjects. Second hops are the unedited model's own answers; no benchmark answer was read before judging.
+
+The layers, the token and the search are the defaults measured for each model ([editing the made world](editing-world.md)). The first 14
+edits of the world served to choose how many wordings a consequence is written in (one: two wrote less of both) and are not counted.
 
 On the world, an answer counts where it is written whole; of a *lost* fact the share that is still said is shown, so less is better.
 Bystanders are `same_subject`, `neighbours` and `far`. On smollm2 the rules are those of `experiments/propagate_rules.json`, in wordings that are not the

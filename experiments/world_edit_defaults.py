@@ -153,10 +153,17 @@ def said(settings: dict[str, Any]) -> str:
     """Settings in a few words."""
     parts = [f"layers {', '.join(map(str, settings['layers']))}"]
     parts += [f"{name} {value:g}" for name, value in settings.items() if isinstance(value, float)]
-    return "; ".join([*parts, f"{settings.get('token', 'subject_last')} token"])
+    return "; ".join([*parts, *(f"{settings[name]} token" for name in ("token",) if name in settings)])
 
 
-TEXT = """Intervals are over relations and subjects; one edit a fact, each undone."""
+TEXT = """One edit a fact, each undone; intervals resample relations and, within them, subjects. *Same subject kept*: the share of the subject's
+other facts that the edited model still answers. *Entailed right*: the share of facts that a coherent model would change along; no method
+is told of them here ([propagate](propagate.md) is).
+
+Published defaults edit the last token of the subject, because that is where restored states recover a fact in large models. In this model they
+do not ([what its models know](world-models.md)), and an edit there shows why the choice matters: it meets ES and PS, and the subject forgets
+what else was known of it. At the last token of the prompt the keys hold the relation too, and the other facts stay. The defaults of
+`palimpsest edit world` are these."""
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ reading. The rivals of an old answer are the likeliest tokens of the unedited mo
 new answer: what a reader would guess who knows the question and not the fact. With margin 0 the old answer may stay as readable
 as they are and no more. A hinge, and no more than that: an answer pushed far below its rivals would show as plainly as one above.
 
-The last layer is the output itself and is always read, so the term holds the unlikelihood of the old answer too (Welleck et al. 2020, section 5.1,
-in the log-odds form). The answer whose readability falls is `target_true`, or where a fact has none the model's own first choice.
+The last layer is the output itself and is always read, so the term holds the unlikelihood of the old answer too (Welleck et al.
+2020, section 5.1, in the log-odds form). The answer whose readability falls is `target_true`, or where a fact has none the
+model's own first choice.
 """
 
 from collections.abc import Sequence
