@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 WORK, RESULTS, PAGE = ROOT / "run" / "propagate", ROOT / "results", ROOT / "docs" / "propagate-measured.md"
 ARMS = ("before", "alone", "with")
 SCORES = ("forced", "says")
+NAMES = {"world-1": "The made world", "knowedit": "KnowEdit", "mquake": "MQuAKE"}
 TRIED = 14  # edits of the world on which one wording and two were compared; they chose, and do not report
 
 
@@ -25,7 +26,7 @@ def write_page() -> None:
         atomic_write(RESULTS / f"propagate-{path.stem}.json", json.dumps(plain(summary), indent=1) + "\n")
     parts = [HEAD]
     for path in sorted(RESULTS.glob("propagate-*.json")):
-        parts.append(section(path.stem.removeprefix("propagate-"), json.loads(path.read_text())))
+        parts.append(section(NAMES.get(path.stem.removeprefix("propagate-"), path.stem), json.loads(path.read_text())))
     atomic_write(PAGE, "\n".join(parts))
 
 
