@@ -8,6 +8,7 @@ import torch
 
 import palimpsest as pal
 from oracles.small import model_of
+from palimpsest.edit import SecondMoment
 from palimpsest.edit.artefact import Edit
 from palimpsest.edit.payload import LowRank
 from palimpsest.erase.forensics import Ranking, decode, difference, removal, scan
@@ -101,10 +102,36 @@ def test_an_edit_of_the_world_is_found(method: str) -> None:
     assert set(found.flagged) & places
 
 
+def test_with_moments_only_what_the_least_used_inputs_get_is_read() -> None:
+    model = model_of("gpt2")
+    layers = range(model.n_layers)
+    plain = {layer: SecondMoment.identity(48) for layer in layers}
+    assert [row.gap for row in scan(model, moments=plain, share=1.0).layers] == pytest.approx(
+        [row.gap for row in scan(model).layers], abs=1e-4
+    )
+    used = torch.diag(torch.cat([torch.full((24,), 1e-6), torch.ones(24)]).double())
+    moments = {layer: SecondMoment(used, 1, {}) for layer in layers}
+    with torch.no_grad():
+        for layer in layers:
+            model.parameter(down_path(model, layer))[24:] *= 30  # what the used inputs write drowns the rest
+    size = float(model.parameter(down_path(model))[:24].norm())
+    left, right = torch.ones(32, 1) / 32**0.5, torch.zeros(1, 48)
+    left[::2] *= -1
+    right[0, :24] = size / 24**0.5
+    with Edit.made_for(model, "foreign", (LowRank(down_path(model), left, right),)).applied(model):
+        hidden, seen = scan(model), scan(model, moments=moments, share=0.5)
+    assert seen.suspect == LAYER
+    assert seen.layers[LAYER].gap > hidden.layers[LAYER].gap + 0.3
+
+
 def test_mistakes_in_scanning() -> None:
     model = model_of("gpt2")
     with pytest.raises(SettingError, match="threshold gap of a scan must be above 0, got 0"):
         scan(model, gap=0.0)
+    with pytest.raises(SettingError, match="above 0 and at most 1, got 0"):
+        scan(model, share=0.0)
+    with pytest.raises(SettingError, match="got none for layer 0; measure all layers"):
+        scan(model, moments={1: SecondMoment.identity(48)})
     with torch.no_grad():
         model.parameter(down_path(model)).zero_()
     with pytest.raises(WeightError, match="layer 1 .* is zero or not finite"):

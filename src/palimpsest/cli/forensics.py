@@ -17,21 +17,33 @@ from palimpsest.cli.common import json_option, model_argument, required_out, sho
     type=click.Path(dir_okay=False),
     help='JSON with "subjects" and "objects", lists of names: ranks them as what the change is about (needs --base).',
 )
+@click.option(
+    "--moments",
+    type=click.Path(),
+    help="Second moments of all layers, measured on MODEL (palimpsest moments): finds weaker edits.",
+)
 @required_out
 @json_option
-def command(model: str, base: str | None, candidates: str | None, out: str, as_json: bool) -> None:
+def command(model: str, base: str | None, candidates: str | None, moments: str | None, out: str, as_json: bool) -> None:
     """What was done to MODEL, read from its weights: which layers look edited; with the base, what differs and about whom."""
     if candidates is not None and base is None:
         raise click.UsageError("--candidates needs --base: what a change is about is read from the change.")
     names = _candidates(candidates) if candidates is not None else None
 
+    from palimpsest.edit.moments import load_moments
     from palimpsest.erase.forensics import decode, difference, scan
     from palimpsest.model import load
     from palimpsest.runs.atomic import atomic_write, check_writable
     from palimpsest.runs.json_text import to_document
 
+    measured = load_moments(Path(moments)) if moments else None
     edited = load(model)
-    data: dict[str, Any] = {"scan": scan(edited).to_json(), "difference": None, "decoded": None, "undo": None}
+    data: dict[str, Any] = {
+        "scan": scan(edited, moments=measured).to_json(),
+        "difference": None,
+        "decoded": None,
+        "undo": None,
+    }
     folder = check_writable(out)
     if base is not None:
         before = load(base)
