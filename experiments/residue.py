@@ -75,7 +75,7 @@ class World:
     """The made world: every fact known, newcomers never."""
 
     name = "world"
-    controls = 4
+    controls = 2
 
     @cached_property
     def facts(self) -> list[Fact]:
@@ -114,7 +114,7 @@ class SmolLM2:
     """Shipped facts: 200 the model knows, and those it does not."""
 
     name = "smollm2"
-    controls = 3
+    controls = 1
 
     def __init__(self, model: pal.Model) -> None:
         self.pool = list(pal.read_facts("shipped").facts)
@@ -190,8 +190,7 @@ class Experiment:
             return
         before, began = self.unedited(), time.monotonic()
         settings = dict(METHODS[method])
-        text = {"text": self.data.text} if self.data.text and method not in ("ft-l",) else {}
-        prepared = editor(self.model, settings.pop("method"), **settings, **text)
+        prepared = editor(self.model, settings.pop("method"), resume=RUNS / "values" / self.data.name, **settings)
         edits, unknown = self._edits(prepared, self.facts, size), self._edits(prepared, self.unknown, size)
         written = time.monotonic() - began
         print(f"  {len(self.facts) + len(self.unknown)} facts written in {written:.0f} s", flush=True)
@@ -204,6 +203,8 @@ class Experiment:
 
     def _edits(self, prepared: Any, facts: Sequence[Fact], size: int) -> list[Edit]:
         """The edit each fact is written by, `size` facts together."""
+        if size == 1 and hasattr(prepared, "edit_each"):
+            return prepared.edit_each(facts)
         edits: list[Edit] = []
         for begin in range(0, len(facts), size):
             chunk = list(facts[begin : begin + size])

@@ -10,12 +10,11 @@ A layer's score is the larger of its two readings (`spectrum`), each as a share 
     score = max(gap / GAP, evenness / EVENNESS)         flagged where score > 1
 
 With second moments of the keys (`scan(model, moments=...)`, measured on the same model) only what a weight does to its least used
-inputs is read: W U, where U spans the `share` of key directions that ordinary text excites least. The right side of a closed-form edit
-is C^-1 k, which lies almost all in that space, while training writes most of W outside it. It takes a run over text and finds
-weaker edits: on smollm2 the gap of ROME edits grows several times, that of unedited layers does not.
+inputs is read: W U, where U spans the `share` of key directions that ordinary text excites least. The right side of a closed-form
+edit is C^-1 k, which lies almost all in that space, while training writes most of W outside it. It takes a run over text and finds
+weaker edits.
 
-The thresholds were chosen on one half of the edits and copies of docs/forensics-measured.md and are judged there on the other.
-A flag is a reason to ask, not a proof: how often unedited and fine-tuned models are flagged stands on that page.
+The thresholds lie above what any layer of the shipped models shows. A flag is a reason to ask, not a proof.
 """
 
 from collections.abc import Mapping
