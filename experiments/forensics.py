@@ -33,9 +33,17 @@ RUN, RESULT, PAGE = (
     Path("results/forensics-world.json"),
     Path("docs/forensics-measured.md"),
 )
-METHODS = ("rome", "memit")
-EACH = 100  # the first half chose the thresholds, the second is reported
+# `decode` looks for subjects, so two of the four edit the subject's last token; the others are what `palimpsest edit world` does
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "rome": ("rome", {"layers": (3,), "token": "subject_last"}),
+    "memit": ("memit", {"layers": (0, 1, 2), "token": "subject_last", "clamp": 4.0, "moment_weight": 100.0}),
+    "rome, last token": ("rome", {}),
+    "memit, last token": ("memit", {}),
+}
+EACH = 100  # the first half chooses the thresholds, the second is reported
 COPIES = 100
+DECODED = ("rome", "memit")
+READINGS = ("gap", "evenness")
 CANDIDATES = 1000
 
 
@@ -53,7 +61,8 @@ def edits(model: Model, method: str) -> Iterator[tuple[int, Edit]]:
         path = RUN / method / f"{i:03d}.safetensors"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            pal.edit(model, [fact], method=method).save(path)
+            name, settings = METHODS[method]
+            pal.edit(model, [fact], method=name, **settings).save(path)
         yield i, Edit.load(path)
 
 
@@ -98,7 +107,7 @@ def edited_rows(model: Model, base: Model, method: str) -> list[dict[str, Any]]:
                 row |= {"found": found.suspect in layers_of(model, edit), "flagged": list(found.flagged)}
                 row |= {"layers": sorted(layers_of(model, edit)), "readings": found.to_rows()}
                 row["new after"] = first_probability(model, fact, fact.target_new)
-                if i >= EACH // 2:
+                if i >= EACH // 2 and method in DECODED:
                     told = decode(model, base, subjects, objects, keys=keys, moments=moments, prompts=prompts)
                     row |= {"subject": told.subject.rank(fact.subject), "object": told.object.rank(fact.target_new)}
                     row["old"] = told.old.rank(fact.target_true)
@@ -167,16 +176,38 @@ def median(rows: list[dict[str, Any]], name: str) -> str:
     return cell(estimate.__dict__, 1)
 
 
+def thresholds(data: dict[str, Any]) -> dict[str, float]:
+    """The largest reading of any unedited layer in the first half: of copies, and of the layers an edit left alone."""
+    rows = [row for found in data["copies"].values() for one in found[::2] for row in one["layers"]]
+    for edited in data["edits"].values():
+        rows += [row for one in edited[: EACH // 2] for row in one["readings"] if row["layer"] not in one["layers"]]
+    return {name: max(row[name] for row in rows) for name in READINGS}
+
+
+def flagged(rows: list[dict[str, Any]], bars: dict[str, float]) -> set[int]:
+    """Layers with a reading above its threshold."""
+    return {row["layer"] for row in rows if any(row[name] > bars[name] for name in READINGS)}
+
+
 def page() -> None:
     """The page, from the results alone."""
     data = json.loads(RESULT.read_text())
+    bars = thresholds(data)
     halves = {m: rows[EACH // 2 :] for m, rows in data["edits"].items()}
     layers = [
-        [m, share([r["found"] for r in h]), share([bool(set(r["flagged"]) & set(r["layers"])) for r in h])]
+        [
+            m,
+            share([r["found"] for r in h]),
+            share([bool(flagged(r["readings"], bars) & set(r["layers"])) for r in h]),
+            share([bool(flagged(r["readings"], bars) - set(r["layers"])) for r in h]),
+        ]
         for m, h in halves.items()
     ]
-    alarms = [[name, share([bool(one["flagged"]) for one in found])] for name, found in data["copies"].items()]
-    told = [[m, *(median(h, name) for name in ("subject", "object", "old"))] for m, h in halves.items()]
+    alarms = [
+        [name, share([bool(flagged(one["layers"], bars)) for one in found[1::2]])]
+        for name, found in data["copies"].items()
+    ]
+    told = [[m, *(median(h, name) for name in ("subject", "object", "old"))] for m, h in halves.items() if m in DECODED]
     undone = [
         [
             m,
@@ -191,10 +222,20 @@ def page() -> None:
         "\n\n".join(
             [
                 "# Forensics, measured on `world`",
-                "Written by `python experiments/forensics.py page`. One known fact an edit, at the default layers; the first half of "
-                "the edits chose the thresholds, the second half is shown. Proportions with Wilson's interval or the rule of three.",
+                "Written by `python experiments/forensics.py run && python experiments/forensics.py page`. One known fact an edit. The "
+                "thresholds are the largest readings of unedited layers among half of the edits and copies "
+                f"({', '.join(f'{name} {value:.2f}' for name, value in bars.items())}); the other half is shown. Proportions with "
+                "Wilson's interval or the rule of three.",
                 "## Without the base: the layer",
-                table(["method", "most suspect layer is an edited one", "an edited layer is flagged"], layers),
+                table(
+                    [
+                        "method",
+                        "most suspect layer is an edited one",
+                        "an edited layer is flagged",
+                        "another layer is flagged",
+                    ],
+                    layers,
+                ),
                 "## False alarms",
                 table(["copy", "any layer flagged"], alarms),
                 f"## With the base: whom and what\n\nMedian rank among {CANDIDATES:,} candidates, with an interval over relations.",
