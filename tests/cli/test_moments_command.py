@@ -56,7 +56,7 @@ def test_the_same_command_goes_on_after_an_interruption(
     args = ("moments", tiny_folder, "--layers", "0-2:2", "--text", text_file, "--tokens", 700)
     code, _, err = palimpsest(*args, "--out", out)
     assert code == 130
-    assert "edit, evaluate, moments, sweep, trace and world with --out go on where they stopped" in err
+    assert "edit, evaluate, moments, sweep, trace, train and world with --out go on where they stopped" in err
     assert [path.name for path in out.iterdir()] == ["moments.partial"]
     code, _, err = palimpsest(*args, "--out", out)
     assert code == 0, err

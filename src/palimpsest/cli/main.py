@@ -33,6 +33,7 @@ COMMANDS = {
     "show": "what an edit file holds",
     "sweep": "edit facts at every layer and token, one edit at a time, and propose a layer",
     "trace": "causal tracing: which states or module outputs bring an answer back",
+    "train": "learn an editor for a model: MEND or KE",
     "undo": "take the last edit of a checkpoint back, and prove it by hash",
     "world": "the made world: train the models that know it, ask them, write its facts",
 }
@@ -82,7 +83,8 @@ def main() -> None:
         code = group.main(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         code = _say(
-            "interrupted; edit, evaluate, moments, sweep, trace and world with --out go on where they stopped with the same call",
+            "interrupted; edit, evaluate, moments, sweep, trace, train and world with --out go on where they stopped with the "
+            "same call",
             130,
         )
     except click.ClickException as error:

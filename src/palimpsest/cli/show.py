@@ -46,12 +46,13 @@ def command(edit: str, model: str | None, as_json: bool) -> None:
 def _changes(made: Any, model: str | None) -> list[dict[str, Any]]:
     """One row for each payload; with a model also the change beside its weight and the cost of rounding."""
     from palimpsest.edit import Dense, Hook, LowRank
+    from palimpsest.edit.payload import Acting, Routed
 
     rows = [
         {
-            "changes": str(p.site) if isinstance(p, Hook) else p.path,
-            "layer": p.site.layer if isinstance(p, Hook) else _layer(p.path),
-            "kind": {LowRank: "low rank", Dense: "dense", Hook: "hook"}[type(p)],
+            "changes": str(p.site) if isinstance(p, Acting) else p.path,
+            "layer": p.site.layer if isinstance(p, Acting) else _layer(p.path),
+            "kind": p.kind if isinstance(p, Routed) else {LowRank: "low rank", Dense: "dense", Hook: "hook"}[type(p)],
             "rank": p.rank if isinstance(p, LowRank) else p.a.shape[1] if isinstance(p, Hook) else None,
             "norm": p.norm,
         }

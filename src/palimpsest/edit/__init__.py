@@ -6,7 +6,7 @@ from palimpsest.edit.checkpoint import Checkpoint, undo_checkpoint
 from palimpsest.edit.lora import Adapter
 from palimpsest.edit.memory import Memory
 from palimpsest.edit.moments import SecondMoment, cached_moments, collect_moments, load_moments, save_moments
-from palimpsest.edit.payload import Dense, Hook, LowRank
+from palimpsest.edit.payload import Cost, Dense, Hook, LowRank, Routed, Routing
 from palimpsest.edit.registry import edit, editor, method_names
 from palimpsest.edit.rounding import Rounding
 from palimpsest.edit.sequence import EditSequence
@@ -14,6 +14,7 @@ from palimpsest.edit.sequence import EditSequence
 __all__ = [
     "Adapter",
     "Checkpoint",
+    "Cost",
     "Dense",
     "Edit",
     "EditSequence",
@@ -21,6 +22,8 @@ __all__ = [
     "LowRank",
     "Memory",
     "Rounding",
+    "Routed",
+    "Routing",
     "SecondMoment",
     "cached_moments",
     "check_editor",

@@ -13,7 +13,7 @@ Edits of the same weights add up: `edit + other` is one edit whose change is the
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from palimpsest.edit.payload import Hook, Payload, described, module_of, refuse_quantised
+from palimpsest.edit.payload import Acting, Cost, Payload, Routed, Routing, described, module_of, refuse_quantised
 from palimpsest.edit.rounding import Rounding, rounding_of
-from palimpsest.edit.sums import compact, plus_hooks
+from palimpsest.edit.sums import compact, plus_acting
 from palimpsest.edit.sums import total as total
 from palimpsest.errors import EditError, SettingError, WeightError
 from palimpsest.facts import Fact
-from palimpsest.model import Model, tapped
+from palimpsest.model import Model
 from palimpsest.model.anatomy import is_linear, stores_transposed
 from palimpsest.model.model import hash_tensor
 
@@ -78,26 +78,44 @@ class Edit:
         Every method makes its edit here, and only here the orientation of each weight is at hand, so this is where payloads
         are made `compact`.
         """
-        changed = [payload.path for payload in payloads if not isinstance(payload, Hook)]
+        changed = [payload.path for payload in payloads if not isinstance(payload, Acting)]
         if len(set(changed)) != len(changed):
             raise EditError("An edit holds at most one payload for a weight; add those of one weight together.")
-        paths = sorted({*changed, *(path for p in payloads if isinstance(p, Hook) for path in _weights_at(model, p))})
+        paths = sorted({*changed, *(path for p in payloads if isinstance(p, Acting) for path in _weights_at(model, p))})
         weights = {path: hash_tensor(model.parameter(path)) for path in paths}
         settings = {"model": model.name, **json.loads(json.dumps(dict(settings or {})))}
         layouts = {path: layout_of(model, path) for path in changed}
         payloads = tuple(
-            p if isinstance(p, Hook) else compact(p, transposed=_is_transposed(layouts[p.path])) for p in payloads
+            p if isinstance(p, Acting) else compact(p, transposed=_is_transposed(layouts[p.path])) for p in payloads
         )
         return cls(method, payloads, facts, settings, weights, dict(notes or {}), versions(), layouts)
 
     def __repr__(self) -> str:
-        places = ", ".join(p.path if not isinstance(p, Hook) else str(p.site) for p in self.payloads)
+        places = ", ".join(p.path if not isinstance(p, Acting) else str(p.site) for p in self.payloads)
         return f"Edit({self.method!r}, {len(self.facts)} facts, {places})"
 
     @property
     def norm(self) -> float:
         """Frobenius norm of the whole change of weights (and of the hooks' maps)."""
         return float(sum(payload.norm**2 for payload in self.payloads) ** 0.5)
+
+    @property
+    def size(self) -> int:
+        """Bytes of what it holds: tensors, and the texts of memories."""
+        return sum(
+            p.size if isinstance(p, Routed) else sum(t.numel() * t.element_size() for t in p.tensors().values())
+            for p in self.payloads
+        )
+
+    def cost(self, model: Model) -> Cost:
+        """What its memories add to a run of `model`; a change of weights adds nothing."""
+        return sum((p.cost(model) for p in self.payloads if isinstance(p, Routed)), Cost(0))
+
+    def routing(self, model: Model, texts: Sequence[str]) -> list[list[Routing]]:
+        """For each text, what each of the memories does with it on the unedited `model`; nothing needs to be applied."""
+        self.check_fits(model)
+        each = [p.routing(model, texts) for p in self.payloads if isinstance(p, Routed)]
+        return [[found[i] for found in each] for i in range(len(texts))]
 
     def fingerprint(self) -> str:
         """SHA-256 over facts, payloads (kind, place and numbers) and the hashes of the weights it was made for."""
@@ -116,8 +134,8 @@ class Edit:
         added, in order, with its method.
 
         Raises:
-            EditError: both change one weight but were made for different values of it, or have hooks at one site that
-                cannot be added exactly.
+            EditError: both change one weight but were made for different values of it, or have hooks or memories at one site
+                that cannot be added.
         """
         for path in sorted(self.weights.keys() & other.weights.keys()):
             if self.weights[path] != other.weights[path]:
@@ -128,14 +146,14 @@ class Edit:
                 )
         layouts = {**self.layouts, **other.layouts}
         transposed = {path for path, layout in layouts.items() if _is_transposed(layout)}
-        changes = [p for p in (*self.payloads, *other.payloads) if not isinstance(p, Hook)]
+        changes = [p for p in (*self.payloads, *other.payloads) if not isinstance(p, Acting)]
         known = all(p.path in layouts for p in changes)  # files of the first version do not say it
         sums = total(changes, transposed if known else None)
         sums = tuple(compact(p, transposed=p.path in transposed) if known else p for p in sums)
-        hooks = [p for p in self.payloads if isinstance(p, Hook)]
-        for hook in (p for p in other.payloads if isinstance(p, Hook)):
+        hooks = [p for p in self.payloads if isinstance(p, Acting)]
+        for hook in (p for p in other.payloads if isinstance(p, Acting)):
             i = next((i for i, mine in enumerate(hooks) if mine.site == hook.site), None)
-            hooks = [*hooks, hook] if i is None else [*hooks[:i], plus_hooks(hooks[i], hook), *hooks[i + 1 :]]
+            hooks = [*hooks, hook] if i is None else [*hooks[:i], plus_acting(hooks[i], hook), *hooks[i + 1 :]]
         parts = [*_parts(self), *_parts(other)]
         return Edit(
             " + ".join(part["method"] for part in parts),
@@ -159,7 +177,7 @@ class Edit:
 
     def _check_can_write(self, model: Model) -> None:
         for payload in self.payloads:
-            if not isinstance(payload, Hook):
+            if not isinstance(payload, Acting):
                 refuse_quantised(model, payload.path)  # before the hashes: "other weights" would not say what to do
         self.check_fits(model)
 
@@ -190,8 +208,8 @@ class Edit:
         try:
             if dose != 0:
                 for payload in self.payloads:
-                    if isinstance(payload, Hook):
-                        entry.hooks.enter_context(tapped(model.anatomy, [payload.tap(dose)]))
+                    if isinstance(payload, Acting):
+                        entry.hooks.enter_context(payload.installed(model, dose))
                     else:
                         weight, new = model.parameter(payload.path), payload.new_weight(model, dose)
                         entry.stored[payload.path] = weight.detach().clone()
@@ -308,8 +326,8 @@ def _is_transposed(layout: Mapping[str, Any]) -> bool:
     return layout["order"] == "in out"
 
 
-def _weights_at(model: Model, hook: Hook) -> list[str]:
-    """Weights of the layer a hook acts in (of the embedding for `embed`): what its map was fitted to."""
+def _weights_at(model: Model, hook: Acting) -> list[str]:
+    """Weights of the layer a hook or memory acts in (of the embedding for `embed`): what its map was fitted to."""
     if hook.site.kind == "embed":
         return [path for path, weight in model.net.named_parameters() if weight is model.anatomy.embedding.weight]
     block = f"{model.anatomy.layers[model.anatomy.check_layer(hook.site.layer)].block.path}."

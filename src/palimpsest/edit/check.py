@@ -10,7 +10,7 @@ It raises `ContractError` with one sentence naming the first clause that does no
      4  dose 0 changes nothing, bit for bit
      5  applied, it changes the logits; more than that is the business of evaluation
      6  undone, every weight is bit for bit what it was, also after an error inside the block
-     7  half the dose is half the change of weights (within the rounding of their type)
+     7  half the dose is half the change of weights (within the rounding of their type); text put before a prompt has no half
      8  saved and loaded, it gives identical logits
      9  a low-rank payload has factors of one rank: no more than the smaller side of its weight, no more numbers than the
         dense change, and no more than one for each fact (or `rank_per_fact`)
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from palimpsest.edit.artefact import Edit
-from palimpsest.edit.payload import Hook, LowRank, Payload
+from palimpsest.edit.payload import Acting, LowRank, Payload, Routed
 from palimpsest.errors import ContractError, EditError, PalimpsestError, WeightError
 from palimpsest.facts import Fact
 from palimpsest.model import Model, pad
@@ -133,7 +133,7 @@ def _equal(a: Edit, b: Edit) -> bool:
 
 
 def _place(payload: Payload) -> tuple[type, object]:
-    return type(payload), payload.site if isinstance(payload, Hook) else payload.path
+    return type(payload), payload.site if isinstance(payload, Acting) else payload.path
 
 
 def _undone_after_error(edit: Edit, model: Model, before: dict[str, Tensor]) -> None:
@@ -146,6 +146,8 @@ def _undone_after_error(edit: Edit, model: Model, before: dict[str, Tensor]) -> 
 
 
 def _check_half_dose(edit: Edit, model: Model, before: dict[str, Tensor], whole: dict[str, Tensor]) -> None:
+    if any(isinstance(payload, Routed) and not payload.graded for payload in edit.payloads):
+        return
     with edit.applied(model, dose=0.5):
         half = weights_of(model)
     for path, base in before.items():

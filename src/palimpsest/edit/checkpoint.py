@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 
 from palimpsest.edit.artefact import Edit, check_dose
 from palimpsest.edit.folder import carry_over, put_back, refuse_full, whole_folder
-from palimpsest.edit.payload import Hook, in_plain_layout
+from palimpsest.edit.payload import Acting, in_plain_layout, refuse_memories
 from palimpsest.edit.rounding import Rounding
 from palimpsest.errors import EditError, OutputError, WeightError
 from palimpsest.model import Model, load
@@ -87,8 +87,9 @@ def apply_to_checkpoint(
     """
     check_dose(dose)
     refuse_full(Path(out))
+    refuse_memories(edit.payloads, "A checkpoint")
     for payload in edit.payloads:
-        if isinstance(payload, Hook):
+        if isinstance(payload, Acting):
             raise EditError(
                 f"A checkpoint holds weights, but this edit acts on the states at {payload.site}; keep it as an edit file and "
                 f"use it with edit.applied(model)."

@@ -6,7 +6,8 @@
                        method     name of the method
                        settings   every setting, and the model's name
                        facts      list of facts, as `Fact.to_json`
-                       payloads   list of {"kind": "low rank" | "dense" | "hook", "path": ... | "site": [kind, layer]}
+                       payloads   list of {"kind": "low rank" | "dense" | "hook", "path": ... | "site": [kind, layer]};
+                                  a memory has its own kind, a site, and "says", what it holds besides tensors
                        weights    {path: SHA-256 of the weight it was made for}
                        notes      what the method measured
                        versions   of palimpsest, torch and transformers
@@ -24,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from palimpsest.edit.artefact import Edit
+from palimpsest.edit.memories.kinds import memory_kinds
 from palimpsest.edit.payload import Dense, Hook, LowRank, Payload, described, in_plain_layout
 from palimpsest.errors import EditError
 from palimpsest.facts import Fact
@@ -97,6 +99,11 @@ def _restore(i: int, entry: dict[str, Any], file: Any, path: str | PathLike[str]
     if kind == "hook":
         tensors = (file.get_tensor(f"{i}.{name}") for name in ("a", "b", "c"))
         return Hook(Site(*entry["site"]), *tensors)
+    memories = memory_kinds()
+    if kind in memories:
+        held = {name: file.get_tensor(f"{i}.{name}") for name in memories[kind].names}
+        return memories[kind].restored(Site(*entry["site"]), held, entry["says"])
     raise EditError(
-        f"The edit file {path} holds a payload of kind {kind!r}; this version knows low rank, dense and hook."
+        f"The edit file {path} holds a payload of kind {kind!r}; this version knows low rank, dense, hook and the memories "
+        f"{', '.join(memories)}."
     )

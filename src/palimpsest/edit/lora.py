@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from palimpsest.edit.artefact import Edit, check_dose, layout_of
 from palimpsest.edit.checkpoint import dtype_of
 from palimpsest.edit.folder import refuse_full, whole_folder
-from palimpsest.edit.payload import Hook, LowRank, refuse_quantised
+from palimpsest.edit.payload import Acting, LowRank, refuse_memories, refuse_quantised
 from palimpsest.edit.sums import true_factors
 from palimpsest.errors import EditError
 from palimpsest.model import Model, load
@@ -78,8 +78,9 @@ def write_adapter(
     """
     check_dose(dose)
     refuse_full(Path(folder))
+    refuse_memories(edit.payloads, "A LoRA adapter")
     for payload in edit.payloads:
-        if isinstance(payload, Hook):
+        if isinstance(payload, Acting):
             raise EditError(
                 f"An adapter changes weights, but this edit acts on the states at {payload.site}; use it with "
                 f"edit.applied(model), and hand it on as the file that edit.save writes."
@@ -93,7 +94,7 @@ def write_adapter(
     transposed = set()
     left_out = {}
     for payload in edit.payloads:
-        assert not isinstance(payload, Hook)
+        assert not isinstance(payload, Acting)
         order = _order(edit, payload.path, model)
         module = payload.path.removesuffix(".weight")
         low, left_out[module] = true_factors(payload, transposed=order == "in out")

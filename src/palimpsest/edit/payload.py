@@ -1,23 +1,27 @@
-"""What an edit changes: the three payloads, each applied at a dose and undone by restoring what was stored.
+"""What an edit changes: the payloads, each applied at a dose and undone by restoring what was stored.
 
     LowRank   a weight W (out, in) becomes W + dose * U V, with U (out, r) and V (r, in) in float32
     Dense     a parameter W of any shape becomes W + dose * D
     Hook      the tensor x at a site becomes x + dose * (A (B x) + c), with A (d, r), B (r, d) and c (d,)
+    Routed    a memory beside the weights, which decides for each input whether it answers (`palimpsest.edit.memories`)
 
 `Hook` is an affine map of low rank: LEACE's projection is one (A B = -P, c = P mu), and so is a steering vector (r = 0).
 
 No payload ever writes a number that is not finite, or into a weight that is stored quantised: both are refused.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from palimpsest.errors import EditError, WeightError
-from palimpsest.model import Model, Site, Tap
+from palimpsest.model import Model, Site, Tap, tapped
 from palimpsest.model.anatomy import in_out_features, is_linear, stores_transposed
 
 
@@ -186,16 +190,124 @@ class Hook:
 
         return Tap(self.site, function)
 
+    def installed(self, model: Model, dose: float) -> AbstractContextManager[None]:
+        """In force inside the block."""
+        return tapped(model.anatomy, [self.tap(dose)])
+
     def tensors(self) -> dict[str, Tensor]:
         """Name to tensor, for the edit file."""
         return {"a": self.a, "b": self.b, "c": self.c}
 
 
-Payload = LowRank | Dense | Hook
+@dataclass(frozen=True)
+class Routing:
+    """What one memory did with one text.
+
+    Attributes:
+        text: that was asked.
+        answered: whether the memory took part; where it did not, the model is as it was.
+        facts: ids of the facts whose entry answered, or was nearest.
+        score: of that entry; its meaning is the memory's (a distance, an activation, a similarity). None with nothing to score.
+        threshold: what the score was held against.
+        token: position of the token that decided; None where the whole text did.
+        dropped: demonstrations left out because the context had no room for them.
+    """
+
+    text: str
+    answered: bool
+    facts: tuple[str, ...]
+    score: float | None
+    threshold: float
+    token: int | None = None
+    dropped: int = 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a memory adds to a run: multiply-adds for each token, and tokens that are read before each prompt."""
+
+    multiply_adds: int
+    tokens: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.multiply_adds + other.multiply_adds, self.tokens + other.tokens)
+
+
+class Routed(ABC):
+    """A memory: it acts at `site`, on the inputs it takes for its own, and is no affine map.
+
+    Attributes:
+        kind: its name in the edit file.
+        names: of its tensors.
+        graded: whether half a dose is half a change; text is there or it is not.
+        site: where it acts.
+    """
+
+    kind: ClassVar[str]
+    names: ClassVar[tuple[str, ...]]
+    graded: ClassVar[bool] = True
+    site: Site
+
+    @property
+    @abstractmethod
+    def norm(self) -> float:
+        """Size of what it holds."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of its tensors and texts."""
+        says = sum(len(str(part).encode()) for part in self.says().values())
+        return says + sum(tensor.numel() * tensor.element_size() for tensor in self.tensors().values())
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """Name to tensor, for the edit file."""
+
+    @abstractmethod
+    def says(self) -> dict[str, Any]:
+        """What it holds besides tensors, as plain data."""
+
+    @classmethod
+    @abstractmethod
+    def restored(cls, site: Site, tensors: Mapping[str, Tensor], says: Mapping[str, Any]) -> "Routed":
+        """From what an edit file holds."""
+
+    @abstractmethod
+    def installed(self, model: Model, dose: float) -> AbstractContextManager[None]:
+        """In force inside the block."""
+
+    @abstractmethod
+    def routing(self, model: Model, texts: Sequence[str]) -> list[Routing]:
+        """What it does with each text."""
+
+    @abstractmethod
+    def cost(self, model: Model) -> Cost:
+        """What it adds to a run of `model`."""
+
+    def plus(self, other: "Routed") -> "Routed":
+        """Grown by another of its kind; a memory that cannot grow this way refuses."""
+        raise EditError(f"A {self.kind} cannot be grown by adding a {other.kind}; make one memory of all the facts.")
+
+
+Payload = LowRank | Dense | Hook | Routed
+Acting = Hook | Routed  # what changes no weight
+
+
+def refuse_memories(payloads: Sequence[Payload], what: str) -> None:
+    """Raise `EditError` when one of the payloads is a memory, which `what` cannot hold."""
+    for payload in payloads:
+        if isinstance(payload, Routed):
+            raise EditError(
+                f"{what} holds weights and this edit is a memory beside them ({payload.kind}), which decides for each input "
+                f"whether it answers; use it with edit.applied(model) and hand on the file that edit.save writes, or write "
+                f"the facts into weights with another method, such as 'rome'."
+            )
 
 
 def described(payload: Payload) -> dict[str, Any]:
     """Its kind and its place, as the edit file says them and `Edit.fingerprint` hashes them."""
     if isinstance(payload, Hook):
         return {"kind": "hook", "site": [payload.site.kind, payload.site.layer]}
+    if isinstance(payload, Routed):
+        return {"kind": payload.kind, "site": [payload.site.kind, payload.site.layer], "says": payload.says()}
     return {"kind": "low rank" if isinstance(payload, LowRank) else "dense", "path": payload.path}

@@ -28,7 +28,12 @@ METHODS = {
     "attention": "palimpsest.edit.methods.attention:AttentionEdit",
     "joint": "palimpsest.edit.methods.joint:JointEdit",
     "neurons": "palimpsest.edit.methods.neurons:NeuronEdit",
+    "mend": "palimpsest.edit.learned.methods:Mend",
+    "ke": "palimpsest.edit.learned.methods:Ke",
     "overwrite": "palimpsest.erase.overwrite.overwrite:Overwrite",
+    "grace": "palimpsest.edit.memories.grace:Grace",
+    "wise": "palimpsest.edit.memories.wise:Wise",
+    "in-context": "palimpsest.edit.memories.in_context:InContext",
     "random": "palimpsest.edit.methods.random_direction:RandomDirection",
 }
 GROUP = "palimpsest.methods"

@@ -10,7 +10,7 @@ an entry of 1 does not move at all for a change below 0.004.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from palimpsest.edit.payload import Hook, Payload, module_of
+from palimpsest.edit.payload import Acting, Payload, module_of
 from palimpsest.edit.sums import change_of
 from palimpsest.model import Model
 from palimpsest.model.anatomy import stores_transposed
@@ -37,11 +37,11 @@ class Rounding:
 
 def rounding_of(payloads: Sequence[Payload], model: Model, dose: float) -> dict[str, Rounding]:
     """Per weight, what writing `payloads` into `model` as it is now would lose; hooks write nothing."""
-    return {payload.path: _of_one(payload, model, dose) for payload in payloads if not isinstance(payload, Hook)}
+    return {payload.path: _of_one(payload, model, dose) for payload in payloads if not isinstance(payload, Acting)}
 
 
 def _of_one(payload: Payload, model: Model, dose: float) -> Rounding:
-    assert not isinstance(payload, Hook)
+    assert not isinstance(payload, Acting)
     weight = model.parameter(payload.path)
     before = weight.detach().cpu().double()
     step = payload.new_weight(model, dose).cpu().double() - before

@@ -21,7 +21,7 @@ from typing import Any
 from palimpsest.edit.artefact import Edit, total
 from palimpsest.edit.closed_form import ClosedForm
 from palimpsest.edit.memory import Memory
-from palimpsest.edit.payload import Hook
+from palimpsest.edit.payload import Dense, Hook, LowRank, Payload, Routed
 from palimpsest.edit.registry import Editor, editor
 from palimpsest.errors import EditError
 from palimpsest.facts import Fact
@@ -68,17 +68,13 @@ class EditSequence:
         else:
             with self.edit.applied(self.model):
                 part = self._written(facts, memory)
-            payloads = [p for p in (*self.edit.payloads, *part.payloads) if not isinstance(p, Hook)]
-            if len(payloads) < len(self.edit.payloads) + len(part.payloads):
-                raise EditError(
-                    f"The edits of {self.method} are memories, which cannot be added; apply them one by one."
-                )
+            payloads = _added(self.edit, part)
             notes = {
                 name: [*_listed(self.edit.notes, name), *_listed(part.notes, name)]
                 for name in {**self.edit.notes, **part.notes}
             }
             facts_so_far = (*self.edit.facts, *part.facts)
-            whole = Edit.made_for(self.model, self.method, total(payloads), facts_so_far, self.editor.card, notes)
+            whole = Edit.made_for(self.model, self.method, payloads, facts_so_far, self.editor.card, notes)
         self.edit, self.memory = whole, memory
         self.steps.append(len(part.facts))
         return part
@@ -130,6 +126,17 @@ class EditSequence:
             )
         sequence.edit, sequence.steps, sequence.memory = edit, steps, Memory.load(place / memory_name)
         return sequence
+
+
+def _added(edit: Edit, part: Edit) -> tuple[Payload, ...]:
+    """The payloads of both as one set: changes of weights add up, and memories of one kind at one site grow."""
+    earlier, later = edit.payloads, part.payloads
+    if any(isinstance(p, Hook) for p in (*earlier, *later)):
+        raise EditError(f"The edits of {edit.method} are hooks, which cannot be added; apply them one by one.")
+    memories = {p.site: p for p in earlier if isinstance(p, Routed)}
+    for memory in (p for p in later if isinstance(p, Routed)):
+        memories[memory.site] = memories[memory.site].plus(memory) if memory.site in memories else memory
+    return (*total([p for p in (*earlier, *later) if isinstance(p, LowRank | Dense)]), *memories.values())
 
 
 def _listed(notes: Mapping[str, Any], name: str) -> list[Any]:

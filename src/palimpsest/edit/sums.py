@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from palimpsest.edit.payload import Dense, Hook, LowRank
+from palimpsest.edit.payload import Acting, Dense, Hook, LowRank, Routed
 from palimpsest.errors import EditError
 
 
@@ -83,6 +83,18 @@ def _is_transposed(path: str, shape: tuple[int, int], delta: Tensor) -> bool:
             f"{path} is square, so nothing says how its dense change is stored; add the edits (edit + other), which know."
         )
     return tuple(delta.shape) == (width, out)
+
+
+def plus_acting(one: Acting, other: Acting) -> Acting:
+    """Two payloads at one site as one; raises `EditError` where that is not possible."""
+    if isinstance(one, Hook) and isinstance(other, Hook):
+        return plus_hooks(one, other)
+    if isinstance(one, Routed) and isinstance(other, Routed):
+        return one.plus(other)
+    raise EditError(
+        f"A memory and a hook at {one.site} cannot be added, because the second would act on what the first left; "
+        f"apply one edit after the other in the order you want."
+    )
 
 
 def plus_hooks(one: Hook, other: Hook) -> Hook:

@@ -33,7 +33,7 @@ from palimpsest.edit.settings import at_least, one_of
 from palimpsest.errors import EditError, FactError, SettingError
 from palimpsest.facts import Fact
 from palimpsest.locate.precision import at_least_float32
-from palimpsest.model import Batch, Model, Site, pad
+from palimpsest.model import Batch, Model, Site, Tap, pad
 from palimpsest.runs import Progress
 
 
@@ -93,7 +93,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class AnswerRows:
     """Some facts as rows, with the residual stream that enters the lowest trained layer."""
 
     batch: Batch
@@ -132,9 +132,9 @@ def train(
     weights = {path: weight.clone().requires_grad_() for path, weight in origin.items()}
     adam = torch.optim.Adam(weights.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     losses: list[float] = []
-    with model.evaluating(), _without_gradients(model):
+    with model.evaluating(), without_gradients(model):
         batches = [
-            _rows(model, facts[begin : begin + settings.batch], start, settings.target)
+            answer_rows(model, facts[begin : begin + settings.batch], start, settings.target)
             for begin in range(0, len(facts), settings.batch)
         ]
         order, draw = list(batches), Random(settings.seed)
@@ -151,7 +151,7 @@ def train(
             if losses[-1] < settings.stop_below:
                 break
         with torch.no_grad(), in_place_of(model, _cast(model, weights)):
-            nll = [value for rows in batches for value in _nll(model, rows, start).tolist()]
+            nll = [value for rows in batches for value in rows_nll(model, rows, start).tolist()]
     with torch.no_grad():
         deltas = {path: weights[path].detach() - origin[path] for path in weights}
         for path, bound in bounds.items():
@@ -161,11 +161,11 @@ def train(
 
 
 def _step(
-    model: Model, rows: _Rows, start: int, weights: dict[str, Tensor], adam: torch.optim.Adam, stop_below: float
+    model: Model, rows: AnswerRows, start: int, weights: dict[str, Tensor], adam: torch.optim.Adam, stop_below: float
 ) -> float:
     """One step on one batch, unless its loss is low enough already; returns the loss before it."""
     with in_place_of(model, _cast(model, weights)):
-        loss = _nll(model, rows, start).mean()
+        loss = rows_nll(model, rows, start).mean()
         value = float(loss.detach())
         if not value < float("inf"):
             raise EditError(f"Training diverged: the loss is {value}; lower the learning rate or use float32.")
@@ -187,13 +187,15 @@ def _clamp(weights: dict[str, Tensor], origin: dict[str, Tensor], bounds: Mappin
                 weights[path].clamp_(origin[path] - bound, origin[path] + bound)
 
 
-def _nll(model: Model, rows: _Rows, start: int) -> Float[Tensor, "rows"]:
-    logits = model.run(rows.batch, start=start, resid=rows.resid, at=rows.at)
+def rows_nll(model: Model, rows: AnswerRows, start: int, taps: Sequence[Tap] = ()) -> Float[Tensor, "rows"]:
+    """Loss of each row's answer (nats a token), with `taps` in force; gradients flow."""
+    logits = model.run(rows.batch, start=start, resid=rows.resid, at=rows.at, taps=taps)
     log_p = at_least_float32(logits).log_softmax(-1)
     return -(log_p.gather(2, rows.answer[:, :, None])[:, :, 0] * rows.weight.to(log_p.dtype)).sum(1)
 
 
-def _rows(model: Model, facts: Sequence[Fact], start: int, target: str) -> _Rows:
+def answer_rows(model: Model, facts: Sequence[Fact], start: int, target: str = "answer") -> AnswerRows:
+    """Prompts and new answers of `facts` as rows; raises `FactError` when either has no token."""
     ids: list[tuple[int, ...]] = []
     reads: list[list[tuple[int, int]]] = []  # (position whose logits are read, token wanted there)
     for fact in facts:
@@ -216,7 +218,7 @@ def _rows(model: Model, facts: Sequence[Fact], start: int, target: str) -> _Rows
         weight[row, : len(read)] = 1 / len(read)
     batch, site = pad(ids).to(model.device), Site("resid_in", start)
     resid = model.record(batch, [site])[site]
-    return _Rows(batch, resid, *(tensor.to(model.device) for tensor in (at, answer, weight)))
+    return AnswerRows(batch, resid, *(tensor.to(model.device) for tensor in (at, answer, weight)))
 
 
 def _cast(model: Model, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -241,7 +243,7 @@ def in_place_of(model: Model, weights: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def _without_gradients(model: Model) -> Iterator[None]:
+def without_gradients(model: Model) -> Iterator[None]:
     """No weight of the model asks for a gradient inside the block, so that nothing is kept for one."""
     asking = [weight for weight in model.net.parameters() if weight.requires_grad]
     try:

@@ -30,6 +30,8 @@ class Model:
         anatomy: where its sites are.
         name: what it was loaded from.
         applied: the edits that are in its weights now, oldest first (kept by `palimpsest.edit`).
+        before: what puts text before a prompt now (an in-context memory): functions of the prompt, of which the last one added
+            stands furthest from it (kept by `palimpsest.edit`).
     """
 
     net: PreTrainedModel
@@ -37,6 +39,7 @@ class Model:
     anatomy: Anatomy
     name: str
     applied: list[Any] = field(default_factory=list)
+    before: list[Callable[[str], str]] = field(default_factory=list)
 
     @property
     def device(self) -> torch.device:
@@ -58,12 +61,18 @@ class Model:
         return f"Model({self.name!r}, {type(self.net).__name__}, {self.n_layers} layers, width {self.anatomy.width})"
 
     def encode(self, text: str) -> Encoded:
-        """`text` as token ids with offsets; longer than the context raises `InputError`."""
-        return encode(self.tokenizer, text, context=self.context)
+        """`text` as token ids with offsets; longer than the context raises `InputError`.
+
+        Where an in-context memory puts text before it, the ids begin with that; the offsets are still those of `text`.
+        """
+        return encode(self.tokenizer, text, context=self.context, before=self._before(text))
 
     def encode_answer(self, text: str, answer: str) -> tuple[tuple[int, ...], int]:
         """Ids of `text` then `answer`, and where the answer begins."""
-        return encode_answer(self.tokenizer, text, answer, context=self.context)
+        return encode_answer(self.tokenizer, text, answer, context=self.context, before=self._before(text))
+
+    def _before(self, text: str) -> str:
+        return "".join(function(text) for function in reversed(self.before))
 
     def run(
         self,

@@ -73,8 +73,10 @@ class Batch:
         return Batch(self.ids[rows], self.mask[rows], self.positions[rows], self.column)
 
 
-def encode(tokenizer: object, text: str, *, context: int | None = None) -> Encoded:
+def encode(tokenizer: object, text: str, *, context: int | None = None, before: str = "") -> Encoded:
     """Tokenise whole text with the special tokens before it; those a tokenizer puts after it would end it, and are cut.
+
+    What stands `before` the text is tokenised with it, but offsets count the characters of the text, of which it covers none.
 
     Raises:
         InputError: the text is longer than `context` tokens, or has no token at all.
@@ -86,7 +88,11 @@ def encode(tokenizer: object, text: str, *, context: int | None = None) -> Encod
             f"(AutoTokenizer.from_pretrained(..., use_fast=True))."
         )
     encoded = tokenizer(  # type: ignore[operator]
-        text, return_offsets_mapping=True, return_special_tokens_mask=True, add_special_tokens=True, verbose=False
+        before + text,
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+        add_special_tokens=True,
+        verbose=False,
     )
     special, length = encoded["special_tokens_mask"], len(encoded["input_ids"])
     while length > 1 and special[length - 1] and not all(special[:length]):
@@ -99,11 +105,12 @@ def encode(tokenizer: object, text: str, *, context: int | None = None) -> Encod
             f"The text is {len(ids)} tokens long but this model reads at most {context}; "
             f"shorten it (it begins {text[:40]!r})."
         )
-    return Encoded(text, ids, tuple(tuple(pair) for pair in encoded["offset_mapping"][:length]))
+    pairs = encoded["offset_mapping"][:length]
+    return Encoded(text, ids, tuple((max(a - len(before), 0), max(b - len(before), 0)) for a, b in pairs))
 
 
 def encode_answer(
-    tokenizer: object, text: str, answer: str, *, context: int | None = None
+    tokenizer: object, text: str, answer: str, *, context: int | None = None, before: str = ""
 ) -> tuple[tuple[int, ...], int]:
     """Token ids of `text` followed by `answer`, and the position where the answer begins.
 
@@ -115,8 +122,8 @@ def encode_answer(
     ' Paris'
     """
     seam = "" if text[-1:].isspace() else " "
-    whole = encode(tokenizer, text + seam + answer, context=context)
-    prompt = encode(tokenizer, text, context=context).ids
+    whole = encode(tokenizer, text + seam + answer, context=context, before=before)
+    prompt = encode(tokenizer, text, context=context, before=before).ids
     if whole.ids[: len(prompt)] == prompt:
         return whole.ids, len(prompt)
     begin = next(i for i, (_, end) in enumerate(whole.offsets) if end > len(text))

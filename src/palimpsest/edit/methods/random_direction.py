@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from palimpsest.edit.artefact import Edit
-from palimpsest.edit.payload import Dense, Hook, LowRank, Payload, module_of
+from palimpsest.edit.payload import Acting, Dense, LowRank, Payload, module_of
 from palimpsest.edit.registry import editor
 from palimpsest.edit.settings import at_least, one_of
 from palimpsest.errors import EditError, SettingError
@@ -91,7 +91,7 @@ class RandomDirection:
         return Edit.made_for(self.model, self.name, payloads, made.facts, self.card, notes)
 
     def _drawn(self, payload: Payload, facts: Sequence[Fact]) -> LowRank | Dense:
-        if isinstance(payload, Hook):
+        if isinstance(payload, Acting):
             raise EditError(
                 f"{self.like.name} changes no weight but {payload.site}, for which there is no random edit."
             )

@@ -11,7 +11,7 @@ free: the payloads of that place are left out.
 from dataclasses import replace
 
 from palimpsest.edit import Edit
-from palimpsest.edit.payload import Hook
+from palimpsest.edit.payload import Acting
 from palimpsest.errors import AnatomyError, SettingError, did_you_mean
 from palimpsest.model import Model
 from palimpsest.world.organisms.organism import Place
@@ -61,8 +61,8 @@ def changed_places(model: Model, edit: Edit) -> tuple[Place, ...]:
 def grafted(model: Model, edit: Edit, place: Place) -> Edit:
     """The edit with the base's weights put back at one place."""
     back = set(weights_of(model, place))
-    return replace(edit, payloads=tuple(p for p in edit.payloads if isinstance(p, Hook) or p.path not in back))
+    return replace(edit, payloads=tuple(p for p in edit.payloads if isinstance(p, Acting) or p.path not in back))
 
 
 def _paths(edit: Edit) -> set[str]:
-    return {payload.path for payload in edit.payloads if not isinstance(payload, Hook)}
+    return {payload.path for payload in edit.payloads if not isinstance(payload, Acting)}

@@ -1,0 +1,177 @@
+"""In-context editing (IKE, Zheng et al. 2023): the new facts are read, not written. How they are put stands in `memories.texts`.
+
+    edit = palimpsest.edit(model, facts, method="in-context", retriever="bm25", demonstrations=other_facts)
+
+Demonstrations show what a new fact should and should not change, in the three kinds of the paper, from facts that are not edited:
+
+    copy      New Fact: {prompt} {new}     Prompt: {prompt} {new}
+    update    New Fact: {prompt} {new}     Prompt: {paraphrase} {new}
+    retain    New Fact: {prompt} {new}     Prompt: {neighbour} {its own answer}
+
+The published code takes the 16 demonstrations nearest to the fact, and puts the *edited* fact before every prompt, unrelated ones
+too: it is told which fact is being tested. Here the fact is found from the prompt, and where none is like it nothing is put
+before. The encoder is loaded once for an editor; the published code loads it again for every edit.
+
+Retrievers and their default thresholds, which were not tuned: "bm25" 0.5, "keys" 0.9, "encoder" 0.7. The default is the sentence
+encoder where it is installed or given, else "bm25".
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from palimpsest.edit.artefact import Edit
+from palimpsest.edit.memories.beside import held
+from palimpsest.edit.memories.minilm import minilm, minilm_is_installed
+from palimpsest.edit.memories.retrieve import RETRIEVERS, Encoder, encoded, model_keys
+from palimpsest.edit.memories.texts import Texts
+from palimpsest.edit.requests import checked
+from palimpsest.edit.settings import at_least, one_of, resolve, whole
+from palimpsest.errors import SettingError
+from palimpsest.facts import Fact
+from palimpsest.model import Model
+from palimpsest.model.sites import EMBED
+from palimpsest.runs import Progress
+
+THRESHOLDS = {"bm25": 0.5, "keys": 0.9, "encoder": 0.7}
+
+
+@dataclass(frozen=True)
+class InContextSettings:
+    """Every setting of the in-context editor.
+
+    Attributes:
+        preset: the name these settings began from.
+        retriever: "auto", "bm25", "keys" or "encoder".
+        threshold: least score of a hit; the retriever's default when None.
+        most: facts put before one prompt.
+        room: tokens of the context left free for an answer.
+    """
+
+    preset: str = "fixed"
+    retriever: str = "auto"
+    threshold: float | None = None
+    most: int = 1
+    room: int = 32
+
+    def __post_init__(self) -> None:
+        one_of("The in-context editor", "retriever", self.retriever, ("auto", *RETRIEVERS))
+        if self.threshold is not None:
+            at_least("The in-context editor", "threshold", self.threshold, -1.0)
+        whole("The in-context editor", "most", self.most, 1)
+        whole("The in-context editor", "room", self.room, 0)
+
+
+PRESETS = {"fixed": InContextSettings()}
+
+
+class InContext:
+    """In-context editing on one model.
+
+    Args:
+        model: read, never changed.
+        preset: "fixed".
+        memory: an edit of this method to grow; found as that one is.
+        demonstrations: facts shown before a prompt, none of which may be edited; oldest first.
+        encoder: gives one row of numbers a text, for the retriever "encoder"; the MiniLM encoder when None.
+        progress: not used; nothing takes long.
+        settings: any field of `InContextSettings`.
+
+    Raises:
+        SettingError: an unknown preset or setting, or a value out of range.
+        ModelError: the encoder is asked for and not installed.
+        EditError, WeightError: the memory is none of texts, or one of another base.
+    """
+
+    name = "in-context"
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        preset: str = "fixed",
+        memory: Edit | None = None,
+        demonstrations: Sequence[Fact] = (),
+        encoder: Encoder | None = None,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> None:
+        if "layers" in settings:
+            raise SettingError("The in-context editor acts on text and has no layers; leave layers out.")
+        self.model, self.memory, self.given = model, memory, encoder
+        self.settings = resolve("The in-context editor", PRESETS, preset, settings)
+        self.texts = None if memory is None else held(model, memory, Texts)
+        wanted = self.settings.retriever
+        if wanted == "auto":
+            wanted = "encoder" if encoder is not None or minilm_is_installed() else "bm25"
+        self.retriever = wanted if self.texts is None else self.texts.retriever
+        self.encoder = encoder
+        if self.retriever == "encoder" and encoder is None:
+            self.encoder = minilm()
+        threshold = THRESHOLDS[self.retriever] if self.texts is None else self.texts.threshold
+        self.threshold = threshold if self.settings.threshold is None else self.settings.threshold
+        self.shown = tuple(demonstrations)
+        self.demonstrations = (
+            tuple(text for fact in checked(self.shown) for text in demonstrated(fact)) if self.shown else ()
+        )
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """Every setting in force."""
+        return {
+            **asdict(self.settings),
+            "retriever": self.retriever,
+            "threshold": self.threshold,
+            "demonstrations": list(self.demonstrations),
+            "own_encoder": self.given is not None,
+        }
+
+    def edit(self, facts: Sequence[Fact]) -> Edit:
+        """A memory of `facts`, added to those of the memory where one was given.
+
+        Raises:
+            FactError: a fact has no `target_new`.
+            EditError: there is nothing to edit, or two facts have one prompt and two answers.
+            SettingError: a fact is a demonstration too.
+        """
+        facts = checked(facts)
+        earlier = self.memory.facts if self.memory is not None else ()
+        together = checked((*earlier, *(fact for fact in facts if fact not in earlier)))
+        shown = {fact.text for fact in self.shown}
+        if both := next((fact for fact in together if fact.text in shown), None):
+            raise SettingError(
+                f"The fact {both.id} is edited and a demonstration too; take it out of the demonstrations."
+            )
+        prompts = tuple(fact.text for fact in together)
+        keys = torch.zeros(len(prompts), 0)
+        if self.retriever == "keys":
+            keys = model_keys(self.model, prompts)
+        elif self.encoder is not None and self.retriever == "encoder":
+            keys = encoded(self.encoder, prompts)
+        demonstrations = self.texts.demonstrations if self.texts is not None else ()
+        texts = Texts(
+            EMBED,
+            keys,
+            prompts,
+            tuple(str(fact.target_new).strip() for fact in together),
+            tuple(fact.id for fact in together),
+            tuple(dict.fromkeys((*demonstrations, *self.demonstrations))),
+            self.retriever,
+            self.threshold,
+            self.settings.most,
+            self.settings.room,
+            self.given is not None,
+            self.encoder,
+        )
+        return Edit.made_for(self.model, self.name, (texts,), together, self.card)
+
+
+def demonstrated(fact: Fact) -> list[str]:
+    """The demonstrations of one fact: copy, and update and retain where it has a paraphrase and a neighbour with an answer."""
+    new = f"New Fact: {fact.text} {str(fact.target_new).strip()}\n"
+    asked = [(fact.text, str(fact.target_new))]
+    asked += [(paraphrase, str(fact.target_new)) for paraphrase in fact.paraphrases[:1]]
+    asked += [(probe.prompt, probe.answer) for probe in fact.neighbours if probe.answer][:1]
+    return [f"{new}Prompt: {prompt} {answer.strip()}\n\n" for prompt, answer in asked]
