@@ -18,27 +18,19 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-EVALUATE = """
-import sys, time, torch
+READY = """
+import sys, torch
 import palimpsest as pal
 torch.set_num_threads(1)
 model = pal.load("smollm2")
 facts = list(pal.read_facts(sys.argv[1], limit=int(sys.argv[2])))
 print("ready", flush=True)
 sys.stdin.readline()
-start = time.perf_counter()
+"""
+EVALUATE = """
 pal.evaluate(model, facts, out=sys.argv[3])
-print(time.perf_counter() - start, flush=True)
 """
 CARELESS = """
-import sys, time, torch
-import palimpsest as pal
-torch.set_num_threads(1)
-model = pal.load("smollm2")
-facts = list(pal.read_facts(sys.argv[1], limit=int(sys.argv[2])))
-print("ready", flush=True)
-sys.stdin.readline()
-start = time.perf_counter()
 net, tokenizer = model.net, model.tokenizer
 with torch.no_grad(), model.evaluating():
     for fact in facts:
@@ -48,7 +40,6 @@ with torch.no_grad(), model.evaluating():
         ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
         net(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)
-print(time.perf_counter() - start, flush=True)
 """
 
 
@@ -57,7 +48,7 @@ def seconds(code: str, source: Path, records: int, folder: Path, processes: int)
     started = []
     for rank in range(processes):
         place = {"RANK": str(rank), "WORLD_SIZE": str(processes)} if processes > 1 else {}
-        command = [sys.executable, "-c", code, str(source), str(records), str(folder)]
+        command = [sys.executable, "-c", READY + code, str(source), str(records), str(folder)]
         environment = {**os.environ, **place, "OMP_NUM_THREADS": "1"}
         started.append(
             subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

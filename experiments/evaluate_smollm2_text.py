@@ -11,10 +11,11 @@ AlphaEdit all in a sequence of steps of twenty, and both are measured once every
 and are not to be read as those of single edits. What each metric is: [evaluate](evaluate.md) and [suites](suites.md).""",
     "counterfact": """Teacher forcing beside free generation, comparison of two answers beside both: `es` says that the new answer outranks the old one, `tf_exact`
 that the model would write it if it were given all but each next token, `gen_begins` that it does write it.""",
-    "after counterfact": """ES cannot tell these methods apart: FT meets it as ROME does, and writes little into other wordings (`ps`, `p_gen_begins`). The same edits are
-judged more mildly by teacher forcing than by what is written, most of all in paraphrases. NS falls little for any of them, while the sentence of
+    "after counterfact": """ES cannot tell these methods apart: FT meets it as ROME does, and writes little into other wordings (`ps`, `p_gen_begins`). After the prompts of
+the edits teacher forcing (`tf_exact`) is a few points milder than what is written (`gen_begins`); in paraphrases the two agree. NS falls little for any of them, while the sentence of
 the edit before a neighbour's prompt (`ns_plus`) costs ROME more than half of what the unedited model keeps there, and KL shows what two hundred edits at
-once do to neighbours that NS hardly counts. The random edit, as large as ROME's, does nothing at all: neither the success nor the damage is due to size.""",
+once do to neighbours that NS hardly counts. The random edit, as large as ROME's, leaves every score where the unedited model has it to within a point or two: neither the success nor the damage
+is due to size.""",
     "fluency": """Three texts of 100 drawn tokens a record. `ge` is not scaled by 100 here, and `rs` has the project's own vectors.""",
     "zsre": """Single edits. The published specificity counts the gold answer, which this model seldom knows; beside it, agreement with the unedited model.""",
     "knowedit": """Single edits. Portability and locality by kind.""",

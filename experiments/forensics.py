@@ -28,10 +28,11 @@ from palimpsest.world import made_world
 from palimpsest.world.records import record
 from palimpsest.world.relations import relations
 
+ROOT = Path(__file__).parents[1]
 RUN, RESULT, PAGE = (
-    Path("run/forensics/world"),
-    Path("results/forensics-world.json"),
-    Path("docs/forensics-measured.md"),
+    ROOT / "run" / "forensics" / "world",
+    ROOT / "results" / "forensics-world.json",
+    ROOT / "docs" / "forensics-measured.md",
 )
 # `decode` looks for subjects, so two of the four edit the subject's last token; the others are what `palimpsest edit world` does
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {

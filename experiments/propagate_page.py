@@ -126,7 +126,8 @@ relation beside the anchors of the guard (see [propagate](propagate.md)). In bra
 subjects. Second hops are the unedited model's own answers; no benchmark answer was read before judging.
 
 The layers, the token and the search are the defaults measured for each model ([editing the made world](editing-world.md)). The first 14
-edits of the world served to choose how many wordings a consequence is written in (one: two wrote less of both) and are not counted.
+edits of the world served to choose how many wordings a consequence is written in (one; the same command with `--limit 14 --wordings 2` gives the
+other lines in run/propagate/) and are not counted.
 
 On the world, an answer counts where it is written whole; of a *lost* fact the share that is still said is shown, so less is better.
 Bystanders are `same_subject`, `neighbours` and `far`. On smollm2 the rules are those of `experiments/propagate_rules.json`, in wordings that are not the

@@ -161,8 +161,8 @@ other facts that the edited model still answers. *Entailed right*: the share of 
 is told of them here ([propagate](propagate.md) is).
 
 Published defaults edit the last token of the subject, because that is where restored states recover a fact in large models. In this model they
-do not ([what its models know](world-models.md)), and an edit there shows why the choice matters: it meets ES and PS, and the subject forgets
-what else was known of it. At the last token of the prompt the keys hold the relation too, and the other facts stay. The defaults of
+do not ([what its models know](world-models.md)), and an edit there shows why the choice matters: MEMIT meets ES and PS there, and the subject
+forgets what else was known of it. At the last token of the prompt the keys hold the relation too, and the other facts stay. The defaults of
 `palimpsest edit world` are these."""
 
 

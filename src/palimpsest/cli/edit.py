@@ -94,6 +94,8 @@ def command(
 
         rules = read_rules(rules_path)
         derive(file.facts, rules)  # what is wrong with rules and facts is said before a model is loaded
+        if out is not None and not only_plan:
+            check_writable(Path(out))  # before the model is asked
         loaded = load(model, device=device)
         planned = plan(loaded, file.facts, rules, progress=progress_bar())
         if only_plan:

@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
-from palimpsest.cli.common import json_option, model_argument, required_out, show, table
+from palimpsest.cli.common import device_option, json_option, model_argument, required_out, show, table
 
 
 @click.command("forensics")
 @model_argument
+@device_option
 @click.option("--base", help="The model it was made from: adds what differs, and an edit file that takes it back.")
 @click.option(
     "--candidates",
@@ -24,7 +25,15 @@ from palimpsest.cli.common import json_option, model_argument, required_out, sho
 )
 @required_out
 @json_option
-def command(model: str, base: str | None, candidates: str | None, moments: str | None, out: str, as_json: bool) -> None:
+def command(
+    model: str,
+    device: str | None,
+    base: str | None,
+    candidates: str | None,
+    moments: str | None,
+    out: str,
+    as_json: bool,
+) -> None:
     """What was done to MODEL, read from its weights: which layers look edited; with the base, what differs and about whom."""
     if candidates is not None and base is None:
         raise click.UsageError("--candidates needs --base: what a change is about is read from the change.")
@@ -37,7 +46,7 @@ def command(model: str, base: str | None, candidates: str | None, moments: str |
     from palimpsest.runs.json_text import to_document
 
     measured = load_moments(Path(moments)) if moments else None
-    edited = load(model)
+    edited = load(model, device=device)
     data: dict[str, Any] = {
         "scan": scan(edited, moments=measured).to_json(),
         "difference": None,
@@ -46,7 +55,7 @@ def command(model: str, base: str | None, candidates: str | None, moments: str |
     }
     folder = check_writable(out)
     if base is not None:
-        before = load(base)
+        before = load(base, device=device)
         change = difference(edited, before)
         data["difference"] = change.to_json()
         if change.weights:

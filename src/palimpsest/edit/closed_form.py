@@ -32,7 +32,7 @@ from palimpsest.edit.memory import Memory
 from palimpsest.edit.moments import SecondMoment, cached_moments
 from palimpsest.edit.payload import Dense, LowRank, refuse_quantised
 from palimpsest.edit.requests import checked, same_keys
-from palimpsest.edit.search import Found, ValueSettings
+from palimpsest.edit.search import Found, Term, ValueSettings
 from palimpsest.edit.settings import one_of, resolve, whole
 from palimpsest.edit.solve import Price, Update, write, write_sums
 from palimpsest.edit.values import Kept, find_values
@@ -309,18 +309,28 @@ class ClosedForm(ABC):
 
     def _find(self, facts: Sequence[Fact], groups: list[list[int]], states: Tensor, kept: Kept | None) -> list[Found]:
         norms = [float(norm) for norm in states.norm(dim=1)]
+        asked, asked_groups = self._asked(facts, groups)
         return find_values(
             self.model,
             self.site,
-            facts,
+            asked,
             self.contexts,
             norms,
             self.settings.values,
             token=self.settings.token,
-            groups=groups,
+            groups=asked_groups,
             kept=kept,
             progress=self.progress,
+            term=self._term(),
         )
+
+    def _asked(self, facts: Sequence[Fact], groups: list[list[int]]) -> tuple[Sequence[Fact], list[list[int]]]:
+        """What the value search asks, group by group: the facts, and whatever wordings a method adds to them."""
+        return facts, groups
+
+    def _term(self) -> Term | None:
+        """A further term of the search's loss."""
+        return None
 
     def _update(self, walk: Walk, layer: int, residuals: Float[Tensor, "n d"], memory: Memory) -> Update:
         """dW of one layer from the keys of all facts, which are summed chunk by chunk where they outnumber their width."""

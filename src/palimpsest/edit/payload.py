@@ -11,7 +11,7 @@ No payload ever writes a number that is not finite, or into a weight that is sto
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -77,6 +77,12 @@ def rounded(exact: Float[Tensor, "*shape"], dtype: torch.dtype, path: str, dose:
             f"use a smaller dose, load the model in a wider type, or make the edit again if its own numbers are not finite."
         )
     return new
+
+
+def refuse_not_finite(what: str, tensors: Iterable[Tensor]) -> None:
+    """Raise `EditError` when what an edit holds has a number that is not finite."""
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+        raise EditError(f"{what} holds numbers that are not finite; make the edit again.")
 
 
 @dataclass(frozen=True)
@@ -179,8 +185,7 @@ class Hook:
     def tap(self, dose: float) -> Tap:
         """The tap that does it; computes in float32 or better and returns the site's own dtype."""
         a, b, c = (in_plain_layout(t) for t in (self.a, self.b, self.c))
-        if not all(bool(torch.isfinite(t).all()) for t in (a, b, c)):
-            raise EditError(f"The hook at {self.site} holds numbers that are not finite; make the edit again.")
+        refuse_not_finite(f"The hook at {self.site}", (a, b, c))
 
         def function(x: Tensor) -> Tensor:
             exact = torch.promote_types(x.dtype, torch.float32)

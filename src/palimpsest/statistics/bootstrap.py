@@ -82,7 +82,7 @@ def cluster_bootstrap(
         centre = float(np.median(ordered))
         columns = np.stack([ordered - centre, np.ones_like(ordered)], axis=1)
         sums = hierarchy.resampled_sums(columns, resamples, seed)
-        return _percentile_estimate(
+        return percentile_estimate(
             value=centre + float(np.mean(ordered - centre)),
             resampled=centre + sums[:, 0] / sums[:, 1],
             hierarchy=hierarchy,
@@ -95,7 +95,7 @@ def cluster_bootstrap(
     if not callable(statistic):
         raise SettingError(f"statistic must be 'mean' or a function of the values, got {statistic!r}; pass either.")
     resampled = [float(statistic(rows[:, 0])) for rows in hierarchy.resampled_rows(resamples, seed)]
-    return _percentile_estimate(
+    return percentile_estimate(
         value=float(statistic(ordered.copy())),
         resampled=np.array(resampled),
         hierarchy=hierarchy,
@@ -155,7 +155,7 @@ def ratio_estimate(
     with np.errstate(divide="ignore", invalid="ignore"):
         # adding 0.0 turns a sum of -0.0 into 0.0, so that the sign of infinity is that of the numerator
         resampled = sums[:, 0] / (sums[:, 1] + 0.0)
-    return _percentile_estimate(
+    return percentile_estimate(
         value=total_above / total_below,
         resampled=resampled,
         hierarchy=hierarchy,
@@ -214,7 +214,7 @@ def harmonic_mean_estimate(
     deviations = hierarchy.rows - centre
     counted = np.concatenate([deviations, np.ones((hierarchy.n, 1))], axis=1)
     sums = hierarchy.resampled_sums(counted, resamples, seed)
-    return _percentile_estimate(
+    return percentile_estimate(
         value=float(_harmonic_mean((centre + deviations.mean(axis=0))[None, :])[0]),
         resampled=_harmonic_mean(centre + sums[:, :-1] / sums[:, -1:]),
         hierarchy=hierarchy,
@@ -265,7 +265,7 @@ def _harmonic_mean(means: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray
     return np.where(positive, means.shape[1] / (1 / safe).sum(axis=1), 0.0)
 
 
-def _percentile_estimate(
+def percentile_estimate(
     *,
     value: float,
     resampled: Float[np.ndarray, " resamples"],

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from palimpsest.errors import InputError
-from palimpsest.statistics.bootstrap import _harmonic_mean, _percentile_estimate
+from palimpsest.statistics.bootstrap import _harmonic_mean, percentile_estimate
 from palimpsest.statistics.checks import Numbers, finite_numbers, same_length, tail_rank
 from palimpsest.statistics.estimate import Estimate
 from palimpsest.statistics.hierarchy import Labels, arrange
@@ -56,7 +56,7 @@ def harmonic_difference(
     sums = hierarchy.resampled_sums(counted, resamples, seed)
     means = np.concatenate([hierarchy.rows.mean(axis=0)[None], sums[:, :-1] / sums[:, -1:]])
     gaps = _harmonic_mean(means[:, : len(a)]) - _harmonic_mean(means[:, len(a) :])
-    return _percentile_estimate(
+    return percentile_estimate(
         value=float(gaps[0]),
         resampled=gaps[1:],
         hierarchy=hierarchy,

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from palimpsest.errors import InputError
-from palimpsest.statistics.bootstrap import _percentile_estimate
+from palimpsest.statistics.bootstrap import percentile_estimate
 from palimpsest.statistics.checks import Numbers, finite_numbers, same_length, tail_rank
 from palimpsest.statistics.estimate import Estimate
 from palimpsest.statistics.hierarchy import Labels, arrange
@@ -86,7 +86,7 @@ def auroc_estimate(
         won = (above * (np.cumsum(below, axis=1) - below / 2)).sum(1)
         with np.errstate(invalid="ignore"):
             resampled.append(won / (above.sum(1) * below.sum(1)))
-    return _percentile_estimate(
+    return percentile_estimate(
         value=auroc(values, right),
         resampled=np.concatenate(resampled),
         hierarchy=hierarchy,

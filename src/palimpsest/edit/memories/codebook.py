@@ -31,7 +31,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from palimpsest.edit.memories.passes import NOTHING, Passes
-from palimpsest.edit.payload import Cost, Routed, Routing
+from palimpsest.edit.payload import Cost, Routed, Routing, refuse_not_finite
 from palimpsest.errors import EditError
 from palimpsest.locate.precision import at_least_float32
 from palimpsest.model import Model, Site, Tap, pad, tapped
@@ -119,8 +119,7 @@ class Codebook(Routed):
     @contextmanager
     def installed(self, model: Model, dose: float) -> Iterator[None]:
         """In force inside the block; at a dose below 1 the output goes that far toward the value."""
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in self.tensors().values()):
-            raise EditError(f"The codebook at {self.site} holds numbers that are not finite; make the edit again.")
+        refuse_not_finite(f"The codebook at {self.site}", self.tensors().values())
         passes, decided = Passes(), list[Tensor]()
 
         def decide(states: Tensor) -> None:

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from palimpsest.edit.payload import Cost, Routed, Routing
+from palimpsest.edit.payload import Cost, Routed, Routing, refuse_not_finite
 from palimpsest.errors import EditError
 from palimpsest.locate.precision import at_least_float32
 from palimpsest.model import Model, Site, Tap, pad, tapped
@@ -93,8 +93,7 @@ class Side(Routed):
     @contextmanager
     def installed(self, model: Model, dose: float) -> Iterator[None]:
         """In force inside the block; the dose scales what is added, and routing is that of the whole dose."""
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in self.tensors().values()):
-            raise EditError(f"The side memory at {self.site} holds numbers that are not finite; make the edit again.")
+        refuse_not_finite(f"The side memory at {self.site}", self.tensors().values())
         read: list[Tensor] = []
 
         def keep(states: Tensor) -> None:

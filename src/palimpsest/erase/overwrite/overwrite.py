@@ -15,14 +15,10 @@ judge the edit: they are noted in it (`settings["held_in"]`), and `residue` read
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from jaxtyping import Float
-from torch import Tensor
-
 from palimpsest.edit.defaults import Default, defaults
 from palimpsest.edit.methods.memit import Memit, MemitSettings
-from palimpsest.edit.search import Found, ValueSettings
+from palimpsest.edit.search import Term
 from palimpsest.edit.settings import whole
-from palimpsest.edit.values import Kept, find_values
 from palimpsest.erase.overwrite.suppression import Suppression
 from palimpsest.facts import Fact
 
@@ -38,7 +34,6 @@ class OverwriteSettings(MemitSettings):
 
     held_in: int = 1
     suppression: Suppression = Suppression()
-    values: ValueSettings = ValueSettings(clamp=0.75)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,28 +54,18 @@ class Overwrite(Memit):
     def _usual(self, preset: str) -> Default:
         return defaults(self.model, "memit")
 
-    def _find(
-        self, facts: Sequence[Fact], groups: list[list[int]], states: Float[Tensor, "n d"], kept: Kept | None
-    ) -> list[Found]:
+    def _asked(self, facts: Sequence[Fact], groups: list[list[int]]) -> tuple[Sequence[Fact], list[list[int]]]:
+        """The facts, and behind each group the wordings held in."""
         everything = list(facts)
         wider = []
         for group in groups:
             more = [wording for i in group for wording in self._held_in(facts[i])]
             wider.append([*group, *range(len(everything), len(everything) + len(more))])
             everything += more
-        return find_values(
-            self.model,
-            self.site,
-            everything,
-            self.contexts,
-            [float(norm) for norm in states.norm(dim=1)],
-            self.settings.values,
-            token=self.settings.token,
-            groups=wider,
-            kept=kept,
-            progress=self.progress,
-            term=self.settings.suppression if self.settings.suppression.suppress else None,
-        )
+        return everything, wider
+
+    def _term(self) -> Term | None:
+        return self.settings.suppression if self.settings.suppression.suppress else None
 
     def _held_in(self, fact: Fact) -> list[Fact]:
         """The fact in other wordings."""

@@ -6,8 +6,7 @@
 h(l) is the stream of the *edited* model after layer l, so that the gradient runs through every layer between the delta and the
 reading. The rivals of an old answer are the likeliest tokens of the unedited model after the bare prompt, without the old and the
 new answer: what a reader would guess who knows the question and not the fact. A margin of 0 holds the old answer to their mean. The
-default leaves it a nat above, because a hinge that is met everywhere pushes it below where it never stood, and a hole is a
-trace as well (of four settings on 24 facts of the made world this one came nearest to a residue AUC of one half in what is said).
+default leaves it a nat above: an answer pushed below where it never stood leaves a hole, which is a trace as well.
 
 The last layer is the output itself and is always read, so the term holds the unlikelihood of the old answer too (Welleck et al.
 2020, section 5.1, in the log-odds form). The answer whose readability falls is `target_true`, or where a fact has none the
