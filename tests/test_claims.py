@@ -86,6 +86,14 @@ def test_the_measured_speed_of_evaluation_meets_its_bar() -> None:
     assert found["largest_difference"] <= 1e-4
 
 
+def test_two_processes_merge_to_identical_files() -> None:
+    """Two processes of one thread on two cores, and one careless batch a record beside them."""
+    found = json.loads((REPORT.parents[1] / "bench-evaluate-processes.json").read_text())
+    assert (found["records"], found["processes"]) == (100, 2)
+    assert found["identical_files"]
+    assert found["measured_ratio"] > 1.5
+
+
 def test_the_measured_speed_of_neurons_meets_its_bar() -> None:
     """Four times layer-by-layer integrated gradients."""
     found = json.loads((REPORT.parents[1] / "bench-neurons.json").read_text())
