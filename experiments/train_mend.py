@@ -1,6 +1,6 @@
 """Train MEND on the made world, and set it beside fine-tuning, ROME and its own random control on subjects it never saw.
 
-    python experiments/train_mend.py train [--steps N]   # resumable; results/train-mend/editor.safetensors
+    python experiments/train_mend.py train [--steps N]   # resumable; run/train-mend/editor.safetensors
     python experiments/train_mend.py run                 # resumable; results/train-mend.json
     python experiments/train_mend.py page                # docs/train-mend.md
 
@@ -27,7 +27,7 @@ from palimpsest.runs.json_text import plain
 from palimpsest.world import made_world
 
 ROOT = Path(__file__).parents[1]
-FOLDER, RESULTS = ROOT / "results" / "train-mend", ROOT / "results" / "train-mend.json"
+FOLDER, RESULTS = ROOT / "run" / "train-mend", ROOT / "results" / "train-mend.json"
 PAGE = ROOT / "docs" / "train-mend.md"
 REPORT, STEPS = 100, 4000
 SHOWN = ("es", "ps", "ns", "strata_same_subject_kept", "kl", "same_subject_kl")

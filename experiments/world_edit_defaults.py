@@ -48,6 +48,9 @@ GRID: dict[str, list[dict[str, Any]]] = {
         *({"layers": layers, "clamp": 4.0, "energy": 0.02, **LAST} for layers in LATE),
         *({"layers": LATE[-1], "clamp": 4.0, "energy": share, **LAST} for share in (0.1, 0.3)),
     ],
+    "overwrite": [
+        {"layers": LATE[-1], "clamp": 4.0, "moment_weight": w, **LAST} for w in (1000.0, 2000.0, 3000.0, 4000.0)
+    ],
     "ft": [{"layers": (layer,)} for layer in (1, 3, 5)],
     "ft-l": [{"layers": (layer,), "epsilon": bound} for layer in (1, 3, 5) for bound in (0.016, 0.064)],
 }

@@ -41,7 +41,7 @@ class OverwriteSettings(MemitSettings):
 
 
 class Overwrite(Memit):
-    """Overwriting on one model; see `ClosedForm` for its arguments and `edit`. Layers and search are MEMIT's for the model."""
+    """Overwriting on one model; see `ClosedForm` for its arguments and `edit`. Layers and search are MEMIT's for the model where it has none of its own."""
 
     name, title = "overwrite", "Overwriting"
     published = ()
@@ -52,7 +52,8 @@ class Overwrite(Memit):
     settings: OverwriteSettings
 
     def _usual(self, preset: str) -> Default:
-        return defaults(self.model, "memit")
+        own = defaults(self.model, self.name)
+        return own if own.known else defaults(self.model, "memit")
 
     def _asked(self, facts: Sequence[Fact], groups: list[list[int]]) -> tuple[Sequence[Fact], list[list[int]]]:
         """The facts, and behind each group the wordings held in."""
