@@ -20,7 +20,7 @@ from palimpsest.edit import Edit, EditSequence
 from palimpsest.evaluate.persistence import Retraining, persistence
 from palimpsest.facts import Fact
 from palimpsest.model import Model
-from palimpsest.runs import atomic_write
+from palimpsest.runs import atomic_write, check_writable
 from palimpsest.runs.json_text import plain
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +44,7 @@ def edits(model: Model, name: str) -> dict[int, Edit]:
     made = {n: folder / f"edit-{n}.safetensors" for n in points}
     settings = {**settings, "resume": WORK / "sequences" / name}
     if not all(path.is_file() for path in made.values()):
-        saved = folder / "sequence"
+        saved = check_writable(folder) / "sequence"
         line = (
             EditSequence.load(model, saved, **settings)
             if (saved / "sequence.json").is_file()
@@ -52,7 +52,7 @@ def edits(model: Model, name: str) -> dict[int, Edit]:
         )
         n = sum(line.steps)
         while n < points[-1]:
-            line.extend(facts[n : n + step])
+            line.extend(facts[n : n + stretch(n, step)])
             n = sum(line.steps)
             if n in made and line.edit is not None:
                 line.edit.save(made[n])
@@ -60,6 +60,12 @@ def edits(model: Model, name: str) -> dict[int, Edit]:
                 line.save(saved)
                 print(name, n, flush=True)
     return {n: Edit.load(path) for n, path in made.items() if path.is_file()}
+
+
+def stretch(n: int, step: int) -> int:
+    """How many facts come after n: a step, but none that passes over a check point."""
+    ends = [point for point in AT if point > n]
+    return min([step - n % step, *(end - n for end in ends[:1])])
 
 
 def cohorts(n: int) -> list[tuple[int, int]]:

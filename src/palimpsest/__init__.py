@@ -32,6 +32,7 @@ _HOMES = {
     "Scores": "evaluate",
     "Lesion": "locate",
     "Trace": "locate",
+    "audit": "audit",
     "check_editor": "edit",
     "check_localizer": "locate",
     "edit": "edit",
@@ -65,7 +66,7 @@ class _Package(ModuleType):
     """The package itself. `pal.edit` is the function, though `palimpsest.edit` is also the room it lives in."""
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("edit", "evaluate"):
+        if name in ("audit", "edit", "evaluate"):
             return getattr(sys.modules.get(f"palimpsest.{name}") or _room(name), name)
         return super().__getattribute__(name)
 

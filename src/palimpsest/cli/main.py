@@ -17,6 +17,7 @@ from palimpsest.errors import PalimpsestError
 
 # name -> one line for --help; the command is `command` in palimpsest/cli/<name>.py
 COMMANDS = {
+    "audit": "what may be claimed of a model: 27 criteria of validity, each measured beside its null",
     "apply": "write an edit into a checkpoint folder, or a LoRA adapter, that others load",
     "compare": "two runs of evaluate on the same records: paired differences, Holm, records needed",
     "demo": "the main job, end to end, on smollm2: trace, edit, measure, undo, report",
@@ -30,6 +31,7 @@ COMMANDS = {
     "neurons": "knowledge neurons: which MLP neurons an answer is attributed to, and what cutting them does",
     "probe": "does the old answer of edited facts still show: layers, heads, wordings, beside controls",
     "rate": "a page on which people compare what two editors make a model write, and what their choices say",
+    "report": "the page of an audit, from its report.json",
     "show": "what an edit file holds",
     "sweep": "edit facts at every layer and token, one edit at a time, and propose a layer",
     "trace": "causal tracing: which states or module outputs bring an answer back",

@@ -41,7 +41,10 @@ class OverwriteSettings(MemitSettings):
 
 
 class Overwrite(Memit):
-    """Overwriting on one model; see `ClosedForm` for its arguments and `edit`. Layers and search are MEMIT's for the model where it has none of its own."""
+    """Overwriting on one model; see `ClosedForm` for its arguments and `edit`.
+
+    Layers and search are MEMIT's for the model where it has none of its own.
+    """
 
     name, title = "overwrite", "Overwriting"
     published = ()

@@ -38,7 +38,7 @@ from palimpsest.locate.tracing.asked import (
 from palimpsest.locate.tracing.corruption import SPREADS, Corrupted, Corruption, embedding_spread, seed_of, swapped
 from palimpsest.locate.tracing.maps import Lesion, checked_score
 from palimpsest.locate.tracing.patching import BATCH_TOKENS, Patch, patch_grid
-from palimpsest.locate.tracing.trace import chosen_layers, described, finite, own_cells, settings_of
+from palimpsest.locate.tracing.trace import chosen_layers, described, ends, finite, own_cells, settings_of
 from palimpsest.model import Model, Site, pad
 from palimpsest.runs import Progress
 
@@ -119,7 +119,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Lesioner:
-    """Settings of a lesion, complete and checked; `lesion` documents them."""
+    """Settings of a lesion, complete and checked; `lesion` documents them.
+
+    With `ends_only`, the last token of the subject and that of the prompt are patched, and the map is NaN at all others.
+    """
 
     patch: Patch
     by: str
@@ -130,6 +133,7 @@ class Lesioner:
     answer: str | None = None
     foil: str | None = None
     batch_tokens: int = BATCH_TOKENS
+    ends_only: bool = False
 
     @classmethod
     def of(
@@ -238,6 +242,7 @@ class Lesioner:
             first=[base.offset[i] + (sources[i].rows.positions[0] if corrupts else 0) for i in owner],
             scored=scored_tokens([asked[i] for i in owner]),
             layers=self.layers,
+            only=ends([asked[i] for i in owner], [base.offset[i] for i in owner]) if self.ends_only else None,
             batch_tokens=self.batch_tokens,
             progress=progress,
         )
@@ -252,7 +257,8 @@ class Lesioner:
                     log_p_corrupted=other.ran.log_p[other.of[i]] if corrupts else np.empty((0, 2)),
                     log_p_patched=own_cells(patched, mine, i),
                     settings=settings_of(model, self.card, source.rows),
-                )
+                ),
+                ends_only=self.ends_only,
             )
             for i, (one, source) in enumerate(zip(asked, sources, strict=True))
         ]

@@ -141,6 +141,7 @@ def patch_grid(
     first: Sequence[int],
     scored: Int[Tensor, "rows scored"],
     layers: Sequence[int] | None = None,
+    only: Sequence[Sequence[int]] | None = None,
     held: dict[Site, Float[Tensor, "bases columns width"]] | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
@@ -156,6 +157,7 @@ def patch_grid(
         first: per row, the first column that is patched; nothing before it is computed, and the result there is the base's.
         scored: per row, the tokens whose log-probabilities are wanted.
         layers: l of the cells; all when None.
+        only: per row, the columns that are wanted; the result is NaN in all others. All are when None.
         held: values at which a severed path is held when they are not the base run's own; then the layers below a patch are
             held too, and nothing of them can be skipped.
         batch_tokens: largest number of tokens of one run, with those read from the cache (a single row may exceed it). The
@@ -170,11 +172,16 @@ def patch_grid(
     of_donor = torch.tensor([row for _, row in rows], device=model.device)
     begins = np.array(first)
     result = np.repeat(base.log_p[of_base.cpu().numpy()][:, None, None], columns, axis=1).repeat(len(cells), axis=2)
-    swept = range(int(begins.min()), columns)
-    prefixes = model.run_prefixes(base.batch, list(swept), taps=base.taps)
-    done, total = 0, int((columns - begins).sum()) * len(cells)
+    wanted = np.ones((len(rows), columns), dtype=bool)
+    if only is not None:
+        wanted[:] = [[column in some for column in range(columns)] for some in only]
+        result[~wanted] = np.nan
+    wanted &= begins[:, None] <= np.arange(columns)
+    swept = np.flatnonzero(wanted.any(axis=0)).tolist()
+    prefixes = model.run_prefixes(base.batch, swept, taps=base.taps) if swept else iter(())
+    done, total = 0, int(wanted.sum()) * len(cells)
     for column, prefix in zip(swept, prefixes, strict=True):
-        active = np.flatnonzero(begins <= column)
+        active = np.flatnonzero(wanted[:, column])
         tokens = columns - column
         room_for = max(1, batch_tokens // columns)
         for some in np.array_split(active, ceil(len(active) / room_for)):

@@ -143,7 +143,10 @@ def trace(
 
 @dataclass(frozen=True)
 class Tracer:
-    """Settings of a trace, complete and checked; `trace` documents them."""
+    """Settings of a trace, complete and checked; `trace` documents them.
+
+    With `ends_only`, the last token of the subject and that of the prompt are patched, and the map is NaN at all others.
+    """
 
     patch: Patch
     corruption: Corruption
@@ -155,6 +158,7 @@ class Tracer:
     foil: str | None = None
     preset: str | None = None
     batch_tokens: int = field(default=BATCH_TOKENS)
+    ends_only: bool = False
 
     @classmethod
     def of(
@@ -330,6 +334,7 @@ class Tracer:
             first=first,
             scored=scored_tokens([asked[i] for i in owner]),
             layers=self.layers,
+            only=ends([asked[i] for i in owner], [base.offset[i] for i in owner]) if self.ends_only else None,
             held=first_draw.ran.states if self._draws_twice else None,
             batch_tokens=self.batch_tokens,
             progress=progress,
@@ -342,15 +347,26 @@ class Tracer:
                     log_p_corrupted=first_draw.ran.log_p[base.of[i]],
                     log_p_patched=own_cells(patched, base, i),
                     settings=settings_of(model, self.card, how, source),
-                )
+                ),
+                ends_only=self.ends_only,
             )
             for i, (one, (how, source)) in enumerate(zip(asked, rows_of, strict=True))
         ]
 
 
-def finite(found: Mapped) -> Mapped | PalimpsestError:
+def ends(asked: Sequence[Asked], offsets: Sequence[int]) -> list[tuple[int, int]]:
+    """Per row of a grid the columns of the subject's last token and of the prompt's."""
+    return [
+        (offset + one.subject[-1], offset + len(one.encoded) - 1) for one, offset in zip(asked, offsets, strict=True)
+    ]
+
+
+def finite(found: Mapped, *, ends_only: bool = False) -> Mapped | PalimpsestError:
     """The map itself, or why its numbers mean nothing."""
-    if np.isfinite(found.log_p_patched).all() and np.isfinite(found.log_p_clean).all():
+    patched = found.log_p_patched
+    if ends_only:
+        patched = patched[[found.subject[1] - 1, -1]]
+    if np.isfinite(patched).all() and np.isfinite(found.log_p_clean).all():
         return found
     return ModelError(
         f"The map of {found.fact.id} has numbers that are not finite; check the model with `palimpsest doctor`."

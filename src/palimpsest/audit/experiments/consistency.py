@@ -1,0 +1,192 @@
+"""Whether the effect at the place holds for every relation and for every way to measure it (criterion I4).
+
+    y_r = sum over facts of r of e / sum of TE,        v_r = s^2 n_r / (sum of TE)^2
+
+    s^2 = sum over all facts of (e - y_r TE)^2 / (N - k)
+
+y_r is the effect at the place in relation r as a share of the total effect, v_r its variance as a ratio (Cochran 1977,
+section 6.4) with one residual variance for all k relations, because a relation of three facts cannot tell its own. They meet in
+a random-effects mean (`palimpsest.statistics.meta`). The *prediction* interval is the estimate's interval: it says where a
+relation not yet measured would lie; that of the mean stands in the data.
+
+    ablation-spread    0.05 - SD over lesion methods of N(place) / TE
+
+An effect that depends on what a site is replaced by is in part an effect of the replacement. Zero is never counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from palimpsest.audit.bench import Bench
+from palimpsest.audit.evidence import Evidence
+from palimpsest.audit.experiment import Row, Rows
+from palimpsest.audit.experiments.of_means import of_means, unknown
+from palimpsest.audit.experiments.roles import SHARE, Effects, effects_of, left_out
+from palimpsest.audit.setting import Setting
+from palimpsest.errors import SettingError
+from palimpsest.facts import Fact
+from palimpsest.statistics import Estimate
+from palimpsest.statistics.meta import RandomEffects, random_effects
+
+METHODS = ("interchange", "mean", "resample")  # lesions that leave the model on what it could meet
+SPREAD = 0.05  # SD over methods at which they say different things
+
+
+class Consistency:
+    """A second look at the rows of tracing and of lesions; see the module's text."""
+
+    name = "consistency"
+    criteria = ("I4",)
+    needs = ("tracing", "lesion")
+
+    def units(self, setting: Setting) -> Sequence[str]:
+        """None: nothing is measured."""
+        return ()
+
+    def seconds(self, bench: Bench) -> float:
+        """Nothing."""
+        return 0.0
+
+    def measure(self, bench: Bench, unit: str) -> Row:
+        """Never called.
+
+        Raises:
+            SettingError: always.
+        """
+        raise SettingError(f"Consistency measures nothing of its own, got the unit {unit!r}; it reads others' rows.")
+
+    def conclude(self, setting: Setting, facts: Mapping[str, Fact], rows: Rows) -> Sequence[Evidence]:
+        """Evidence from the traces, and from the lesions where two methods or more were measured."""
+        place = setting.place
+        effects = effects_of(rows.get("tracing", ()), facts, place.position, kind=place.module)
+        if not len(effects):
+            return []
+        evidence = [self._over_relations(setting, effects)]
+        if spread := self._over_methods(setting, facts, rows.get("lesion", ()), effects):
+            evidence.append(spread)
+        return evidence
+
+    def _over_relations(self, setting: Setting, effects: Effects) -> Evidence:
+        centre = setting.place.centre
+        here = by_relation(effects, effects.at(centre))
+        met = together(here)
+        data: dict[str, Any] = {"relations": {name: vars(one) for name, one in here.items()}}
+        estimate = unknown("no relation has a fact to spare for its variance", len(effects))
+        if met is not None:
+            estimate = _counted(met.prediction, effects)
+            data |= {
+                "mean": _counted(met.mean, effects).to_json(),
+                "tau2": met.tau2,
+                "i2": met.i2,
+                "q": met.q,
+                "sign_agreement": sign_agreement(here, met.mean.value),
+            }
+        if len(effects.layers) > 1:
+            gap = together(by_relation(effects, effects.at(centre) - effects.elsewhere(centre)))
+            data["against_other_layers"] = None if gap is None else _counted(gap.prediction, effects).to_json()
+        return Evidence(
+            experiment=self.name,
+            endpoint="consistency",
+            criteria=("I4",),
+            family="causal",
+            mode="interventional",
+            estimate=estimate,
+            depends_on=("tracing/restoration",),
+            note=f"Random-effects mean over {len(here)} relations of the share restored, with its prediction interval."
+            f"{left_out(effects.withheld)}",
+            data=data,
+        )
+
+    def _over_methods(
+        self, setting: Setting, facts: Mapping[str, Fact], rows: Sequence[Row], traced: Effects
+    ) -> Evidence | None:
+        place, seed = setting.place, setting.seed
+        totals = dict(zip(traced.names, traced.totals.tolist(), strict=True))
+        methods = {
+            name: effects_of(rows, facts, place.position, kind=name, totals=totals)
+            for name in METHODS
+            if any(row.get(name) for row in rows)
+        }
+        shared = [name for name in traced.names if all(name in one.names for one in methods.values())]
+        if len(methods) < 2 or not shared:
+            return None
+        of_shared = {name: one.of(shared) for name, one in methods.items()}
+        table = np.column_stack([*(one.at(place.centre) for one in of_shared.values()), traced.of(shared).totals])
+        return Evidence(
+            experiment=self.name,
+            endpoint="ablation-spread",
+            criteria=("I4",),
+            family="causal",
+            mode="interventional",
+            estimate=of_means(
+                table,
+                traced.of(shared).clusters,
+                spare_spread,
+                name=f"{SPREAD} - SD over {', '.join(methods)} of the share",
+                unit=f"{SPREAD} - SD of the {SHARE}",
+                seed=seed,
+            ),
+            depends_on=("tracing/restoration", *(f"lesion/lesion-{name}" for name in methods)),
+            note=f"{len(shared)} facts with all of {', '.join(methods)}; the total effect is that of noise on the subject.",
+            data={
+                "shares": {
+                    name: one.share(one.at(place.centre), seed=seed).to_json() for name, one in of_shared.items()
+                }
+            },
+        )
+
+
+@dataclass(frozen=True)
+class Group:
+    """One relation: its share, the variance of that, and how many facts it has."""
+
+    value: float
+    variance: float
+    n: int
+
+
+def by_relation(effects: Effects, values: Float[np.ndarray, " facts"]) -> dict[str, Group]:
+    """Share and variance of each relation; the variance is NaN where no relation has a second fact."""
+    names = sorted({relation for relation, _ in effects.clusters})
+    of_fact = np.array([names.index(relation) for relation, _ in effects.clusters])
+    sums, totals, counts = (
+        np.bincount(of_fact, weights=column, minlength=len(names))
+        for column in (values, effects.totals, np.ones(len(values)))
+    )
+    shares, spare = sums / totals, len(values) - len(names)
+    residual = float(((values - shares[of_fact] * effects.totals) ** 2).sum())
+    pooled = residual / spare if spare else float("nan")
+    variances = pooled * counts / totals**2
+    return {name: Group(float(shares[r]), float(variances[r]), int(counts[r])) for r, name in enumerate(names)}
+
+
+def together(groups: Mapping[str, Group]) -> RandomEffects | None:
+    """The random-effects mean; None where variances are not known or there is none."""
+    variances = [group.variance for group in groups.values()]
+    if not all(variance > 0 for variance in variances):
+        return None
+    return random_effects([group.value for group in groups.values()], variances, unit=SHARE)
+
+
+def sign_agreement(groups: Mapping[str, Group], mean: float) -> float:
+    """Share of relations on the mean's side of zero."""
+    return float(np.mean([group.value * mean > 0 for group in groups.values()]))
+
+
+def spare_spread(means: Float[np.ndarray, " columns"]) -> float:
+    """0.05 - SD over methods of the share, from the means of (effect of method 1, effect of method 2, ..., TE)."""
+    return SPREAD - float((means[:-1] / means[-1]).std(ddof=1)) if means[-1] > 0 else float("nan")
+
+
+def _counted(estimate: Estimate, effects: Effects) -> Estimate:
+    """With the number of facts in n, and that of relations in clusters."""
+    return Estimate(**{**vars(estimate), "n": len(effects)})
+
+
+EXPERIMENT = Consistency

@@ -1,0 +1,130 @@
+"""The plan of an audit: which layers, how many facts each experiment gets, and how long it will take, told before it starts.
+
+Cost is counted per unit by each experiment (`Experiment.seconds`, from forward passes timed on this machine). Where the sum is more
+than the minutes there are, the most expensive experiments give up facts first, down to a least number each; what was given up is
+said in the plan, in the report, and in the n of every estimate.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from palimpsest.audit.bench import Bench
+from palimpsest.audit.experiment import Experiment
+from palimpsest.audit.setting import Setting
+
+LAYERS = 10  # centres of windows, about; every layer where there are no more than a few above
+ALL_UP_TO = 12
+LEAST_UNITS = 16  # an experiment is not cut below so many
+STEP = 0.8  # what is left of the dearest experiment's units in each round of cutting
+
+
+@dataclass(frozen=True)
+class Step:
+    """One experiment of a plan.
+
+    Attributes:
+        experiment: its name.
+        units: how many it measures.
+        asked: how many there would be with time enough.
+        seconds: what one is expected to cost.
+    """
+
+    experiment: str
+    units: int
+    asked: int
+    seconds: float
+
+    @property
+    def minutes(self) -> float:
+        """Of all units."""
+        return self.units * self.seconds / 60
+
+
+@dataclass(frozen=True)
+class AuditPlan:
+    """What an audit is going to do.
+
+    Attributes:
+        steps: experiment by experiment.
+        minutes: what was allowed; None for as long as it takes.
+        layers, n_layers: centres measured, and how many layers the model has.
+    """
+
+    steps: tuple[Step, ...]
+    minutes: float | None
+    layers: tuple[int, ...]
+    n_layers: int
+
+    @property
+    def estimated(self) -> float:
+        """Minutes."""
+        return sum(step.minutes for step in self.steps)
+
+    @property
+    def cuts(self) -> dict[str, int]:
+        """Experiments that get fewer facts than there are."""
+        return {step.experiment: step.units for step in self.steps if step.units < step.asked}
+
+    def left_out(self) -> list[str]:
+        """What was given up, one sentence each."""
+        told = []
+        if len(self.layers) < self.n_layers:
+            told.append(
+                f"{self.n_layers - len(self.layers)} of {self.n_layers} layers are not measured as centres of windows."
+            )
+        told += [
+            f"{step.experiment}: {step.units} of {step.asked} facts, to stay within {self.minutes:g} minutes."
+            for step in self.steps
+            if step.units < step.asked and self.minutes is not None
+        ]
+        return told
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "steps": [{**vars(step), "minutes": round(step.minutes, 2)} for step in self.steps],
+            "minutes": self.minutes,
+            "estimated": round(self.estimated, 1),
+            "left_out": self.left_out(),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any], layers: tuple[int, ...], n_layers: int) -> "AuditPlan":
+        """The plan `to_json` wrote."""
+        names = ("experiment", "units", "asked", "seconds")
+        steps = tuple(Step(**{name: step[name] for name in names}) for step in record["steps"])
+        return cls(steps, record["minutes"], layers, n_layers)
+
+
+def layers_of(n_layers: int) -> tuple[int, ...]:
+    """About ten layers, evenly spread, the first and the last among them; all of a model that has few."""
+    if n_layers <= ALL_UP_TO:
+        return tuple(range(n_layers))
+    return tuple(sorted({round(i * (n_layers - 1) / (LAYERS - 1)) for i in range(LAYERS)}))
+
+
+def planned(bench: Bench, experiments: Mapping[str, Experiment], minutes: float | None) -> AuditPlan:
+    """Cost every experiment and cut until the sum fits."""
+    steps = []
+    for name, made in experiments.items():
+        units = len(made.units(bench.setting))
+        steps.append(Step(name, units, units, made.seconds(bench) if units else 0.0))
+    return AuditPlan(tuple(_cut(steps, minutes)), minutes, bench.setting.layers, bench.setting.n_layers)
+
+
+def _cut(steps: Sequence[Step], minutes: float | None) -> list[Step]:
+    found = list(steps)
+    while minutes is not None and sum(step.minutes for step in found) > minutes:
+        able = [step for step in found if step.units > LEAST_UNITS]
+        if not able:
+            break
+        dearest = max(able, key=lambda step: step.minutes)
+        fewer = max(LEAST_UNITS, int(dearest.units * STEP))
+        found[found.index(dearest)] = replace(dearest, units=fewer)
+    return found
+
+
+def with_cuts(setting: Setting, plan: AuditPlan) -> Setting:
+    """The setting with the plan's cuts."""
+    return replace(setting, cuts=plan.cuts)

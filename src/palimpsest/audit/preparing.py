@@ -1,0 +1,178 @@
+"""What is decided before anything counts: facts, layers, the place the claim is tested at, and the plan; and kept.
+
+A claim whose place says "discover" is tested where its own instrument points: the centre is the layer whose restoration, at the
+claim's position, is largest over the *discovery* facts. Those facts report nothing.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoTokenizer
+
+from palimpsest.audit.bench import Bench
+from palimpsest.audit.choosing import Chosen, choose
+from palimpsest.audit.claim import Claim
+from palimpsest.audit.experiment import Experiment, chosen_experiments
+from palimpsest.audit.gates import environment, facts_gate, split_gate
+from palimpsest.audit.planning import AuditPlan, layers_of, planned, with_cuts
+from palimpsest.audit.running import run_rows
+from palimpsest.audit.setting import Place, Setting
+from palimpsest.errors import SettingError
+from palimpsest.facts import Fact, read_facts
+from palimpsest.model import Model
+from palimpsest.model.packaged import packaged_folder
+from palimpsest.runs import Progress, atomic_write
+from palimpsest.runs.json_text import plain
+from palimpsest.world import made_world
+
+SAMPLES = {"smoke": 4, "standard": 10, "full": 20}
+WINDOW = 3
+CHOOSING = "tracing"  # whose restoration chooses the place
+SETTING = "setting.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What an audit works with.
+
+    Attributes:
+        bench: model, facts, setting.
+        chosen: the facts, and those that failed a gate.
+        plan: experiments, units, minutes.
+        gates: G0, G1 and G4: "" or what failed.
+    """
+
+    bench: Bench
+    chosen: Chosen
+    plan: AuditPlan
+    gates: Mapping[str, str]
+
+
+def prepare(
+    model: Model,
+    facts: Sequence[Fact] | None,
+    claim: Claim,
+    experiments: Mapping[str, Experiment],
+    folder: Path,
+    *,
+    size: str,
+    minutes: float | None,
+    seed: int,
+    dry: bool = False,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Decide, or read what was decided when this audit began.
+
+    Args:
+        facts: None for those that ship with the model.
+        dry: choose no place and store nothing: what a plan needs.
+        model, claim, experiments, folder, size, minutes, seed, progress: as in `palimpsest.audit.audit.audit`.
+
+    Raises:
+        InputError: too few facts for this size.
+        SettingError: the folder holds an audit of another model, claim, size, seed or other facts.
+    """
+    pool = list(facts) if facts is not None else facts_of(model)
+    asked = {"claim": claim.id, "size": size, "seed": seed, "minutes": minutes, "pool": len(pool)}
+    stored = None if dry else _stored(folder, model, asked)
+    if stored is not None:
+        by_id = {fact.id: fact for fact in pool}
+        setting = Setting.from_json(stored["setting"])
+        missing = [name for name in (*setting.discovery, *setting.confirmation) if name not in by_id]
+        if missing:
+            raise SettingError(
+                f"The audit in {folder} measures the fact {missing[0]!r}, which is not among those given; give the same."
+            )
+        chosen = Chosen(
+            tuple(by_id[name] for name in setting.discovery),
+            tuple(by_id[name] for name in setting.confirmation),
+            stored["left_out"],
+            stored["asked_facts"],
+        )
+    else:
+        chosen = choose(model, pool, size, seed=seed, progress=progress)
+        layers = layers_of(model.n_layers)
+        place = Place(claim.place.module, layers[len(layers) // 2], claim.place.window or WINDOW, claim.place.position)
+        setting = Setting(
+            model.name,
+            model.fingerprint(),
+            model.n_layers,
+            place,
+            layers,
+            tuple(fact.id for fact in chosen.discovery),
+            tuple(fact.id for fact in chosen.confirmation),
+            SAMPLES[size],
+            seed,
+            size,
+        )
+    relations = {fact.relation for fact in chosen.confirmation}
+    spare = [fact for fact in pool if fact.relation in relations]
+    bench = Bench(model, chosen.facts, setting, folder, spare)
+    if stored is None:
+        plan = planned(bench, experiments, minutes)
+        setting = with_cuts(setting, plan)
+        if not dry:
+            centre = claim.place.centre
+            setting = setting.at(discovered(bench, folder, progress) if centre is None else centre)
+            record = {
+                "asked": asked,
+                "setting": setting.to_json(),
+                "plan": plan.to_json(),
+                "left_out": dict(chosen.left_out),
+                "asked_facts": chosen.asked,
+            }
+            atomic_write(folder / SETTING, json.dumps(plain(record), indent=1) + "\n")
+        bench.setting = setting
+    else:
+        plan = AuditPlan.from_json(stored["plan"], setting.layers, setting.n_layers)
+    gates = (
+        {}
+        if dry
+        else {"G0 environment": environment(bench), "G1 facts": facts_gate(chosen), "G4 split": split_gate(chosen)}
+    )
+    return Prepared(bench, chosen, plan, gates)
+
+
+def facts_of(model: Model) -> list[Fact]:
+    """The made world's facts where the model's vocabulary is that of the world's models; the shipped facts else."""
+    world = AutoTokenizer.from_pretrained(packaged_folder("world"))
+    if model.tokenizer.get_vocab() != world.get_vocab():
+        return list(read_facts("shipped").facts)
+    return list(made_world().records())
+
+
+def discovered(bench: Bench, folder: Path, progress: Progress | None) -> int:
+    """The measured layer whose restoration is largest over the discovery facts."""
+    setting = bench.setting
+    choosing = replace(setting, confirmation=setting.discovery, discovery=(), cuts=None)
+    made = chosen_experiments([CHOOSING])[CHOOSING]
+    rows = run_rows(
+        made, Bench(bench.model, bench.facts, choosing, bench.folder, bench.pool), folder / "discover", progress
+    )
+    values = {}
+    for layer in setting.layers:
+        found = made.conclude(choosing.at(layer), bench.facts, {CHOOSING: rows})
+        values[layer] = next((one.estimate.value for one in found if one.endpoint == "restoration"), float("nan"))
+    known = {layer: value for layer, value in values.items() if not np.isnan(value)}
+    return max(known, key=lambda layer: known[layer]) if known else setting.place.centre
+
+
+def _stored(folder: Path, model: Model, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    path = folder / SETTING
+    if not path.is_file():
+        return None
+    stored: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    if stored["setting"]["weights"] != model.fingerprint():
+        raise SettingError(
+            f"The evidence in {folder} is of other weights ({stored['setting']['model']}); give another folder."
+        )
+    for name, value in asked.items():
+        if stored["asked"].get(name) != value:
+            raise SettingError(
+                f"The audit in {folder} was begun with {name} {stored['asked'].get(name)!r}, got {value!r}; give another folder."
+            )
+    return stored

@@ -1,0 +1,77 @@
+"""Working off experiments: rows one by one into a resumable run, and evidence from rows.
+
+A unit that cannot be measured has a row that says why, and stops no other. An experiment whose rows cannot be concluded from is
+named in the report as not tested with its reason.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import palimpsest
+from palimpsest.audit.bench import Bench
+from palimpsest.audit.evidence import Evidence
+from palimpsest.audit.experiment import Experiment, Row, Rows
+from palimpsest.audit.setting import Setting
+from palimpsest.errors import PalimpsestError
+from palimpsest.facts import Fact
+from palimpsest.runs import Plan, Progress, Run
+
+FORMAT = 1  # of rows; raised when an experiment's rows change their meaning
+
+
+def run_rows(made: Experiment, bench: Bench, folder: Path, progress: Progress | None = None) -> list[Row]:
+    """Every unit's row, measured or read back; those that failed have "error"."""
+    units = list(made.units(bench.setting))
+    if not units:
+        return []
+    card = bench.setting.to_json()
+    plan = Plan(units, {"experiment": made.name, "format": FORMAT, "version": palimpsest.__version__, "setting": card})
+    with Run(folder, plan) as run:
+        for unit in run.items():
+            try:
+                run.record(unit, made.measure(bench, str(unit)))
+            except PalimpsestError as error:
+                run.fail(unit, error)
+            if progress:
+                progress(run.done, run.total, made.name)
+        if run.done == run.total:
+            run.finish({})
+        return list(run.records)
+
+
+def concluded(made: Experiment, setting: Setting, facts: Mapping[str, Fact], rows: Rows) -> tuple[list[Evidence], str]:
+    """What an experiment's rows say, and why they say nothing where they do not."""
+    wanted = (made.name, *made.needs)
+    good = {name: [row for row in rows.get(name, ()) if "error" not in row] for name in wanted}
+    failed = [str(row["error"]) for row in rows.get(made.name, ()) if "error" in row]
+    if made.units(setting) and not good[made.name]:
+        return [], f"no unit could be measured: {failed[0] if failed else 'none was'}"
+    try:
+        return list(made.conclude(setting, facts, good)), ""
+    except PalimpsestError as error:
+        return [], str(error)
+
+
+def untrained_rows(
+    bench: Bench,
+    experiments: Mapping[str, Experiment],
+    names: Sequence[str],
+    units: int,
+    folder: Path,
+    progress: Progress | None,
+) -> dict[str, list[Row]]:
+    """Rows of the same experiments at a model that was never trained: claims about it are empty."""
+    model = bench.untrained[0]
+    setting = replace(
+        bench.setting,
+        model=model.name,
+        weights=model.fingerprint(),
+        confirmation=bench.setting.confirmation[:units],
+    )
+    empty = Bench(model, bench.facts, setting, pool=bench.pool)
+    return {
+        name: [row for row in run_rows(experiments[name], empty, folder / name, progress) if "error" not in row]
+        for name in names
+        if name in experiments
+    }
