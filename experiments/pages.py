@@ -10,7 +10,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def cell(estimate: dict[str, Any] | None, digits: int = 3) -> str:
-    """value [low, high]; empty where there is none."""
+    """value [low, high]; empty where there is none, and without an interval where there is none of that."""
     if estimate is None:
         return ""
+    if estimate["low"] is None:
+        return f"{estimate['value']:.{digits}f}"
     return f"{estimate['value']:.{digits}f} [{estimate['low']:.{digits}f}, {estimate['high']:.{digits}f}]"
