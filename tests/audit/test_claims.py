@@ -206,6 +206,14 @@ def test_one_file_adds_a_criterion_and_an_endpoint(tmp_path):
             {"criteria": {"I1": {"parts": [{"of": [{"endpoint": "readout", "floor": 2, "bar": 1}]}]}}},
             "floor 2 above its bar 1",
         ),
+        (
+            {
+                "criteria": {
+                    "V4": {"parts": [{"of": [{"endpoint": "storage", "floor": 0, "bar": 1, "fail_below": 0.5}]}]}
+                }
+            },
+            "fails below 0.5, which is above its floor 0",
+        ),
         ({"criteria": {"I1": {"parts": [{"procedure": "magic"}]}}}, "the procedure 'magic'"),
         (
             {

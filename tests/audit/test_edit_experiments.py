@@ -15,7 +15,7 @@ import torch
 import palimpsest as pal
 from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Evidence
-from palimpsest.audit.experiment import Row, experiment
+from palimpsest.audit.experiment import Row, chosen_experiments
 from palimpsest.audit.experiments import coverage, dose, edit_layers
 from palimpsest.audit.experiments.edit_effects import reworded
 from palimpsest.audit.experiments.edit_reading import (
@@ -23,11 +23,9 @@ from palimpsest.audit.experiments.edit_reading import (
     STRATA,
     TARGET,
     Strata,
-    oriented,
     payload_of,
     random_value,
     read_at,
-    share,
 )
 from palimpsest.audit.setting import LAST, Place, Setting
 from palimpsest.edit import moments
@@ -35,7 +33,7 @@ from palimpsest.edit.artefact import Edit
 from palimpsest.errors import EditError, FactError, SettingError
 from palimpsest.facts import Fact, Probe
 from palimpsest.model import Model, Site, Tap, pad
-from palimpsest.statistics import Estimate
+from palimpsest.statistics import Estimate, clustered_proportion
 from palimpsest.world import made_world
 
 FACTS = {f"f{i}": Fact(f"Subject{i}", "{} is in", "Paris", "Rome", id=f"f{i}", relation=f"r{i // 2}") for i in range(8)}
@@ -48,7 +46,7 @@ def setting_of(layers: Sequence[int] = (0, 1, 2, 3), centre: int = 1, **changed:
 
 
 def concluded(name: str, rows: Sequence[Row], setting: Setting) -> dict[str, Evidence]:
-    found = experiment(name).conclude(setting, FACTS, {name: rows})
+    found = chosen_experiments([name])[name].conclude(setting, FACTS, {name: rows})
     return {one.endpoint: one for one in found}
 
 
@@ -91,7 +89,7 @@ def rows(bench: Bench) -> dict[str, list[dict[str, Any]]]:
     """What each experiment measures on the bench, as a run stores it."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name in NAMES:
-        one = experiment(name)
+        one = chosen_experiments([name])[name]
         measured = [{"id": unit, **one.measure(bench, unit)} for unit in one.units(bench.setting)]
         found[name] = json.loads(json.dumps(measured, allow_nan=False))
     return found
@@ -263,7 +261,7 @@ def test_every_experiment_measures_its_endpoints_on_the_world(bench: Bench, rows
         "coverage": {"facets", "nominal-coherence", "residue"},
     }
     for name, endpoints in wanted.items():
-        one = experiment(name)
+        one = chosen_experiments([name])[name]
         found = one.conclude(bench.setting, bench.facts, rows)
         assert endpoints == {evidence.endpoint for evidence in found}
         for evidence in found:
@@ -274,11 +272,16 @@ def test_every_experiment_measures_its_endpoints_on_the_world(bench: Bench, rows
 
 
 def test_an_edit_of_the_world_works_and_a_random_value_does_not(bench: Bench, rows: dict[str, Any]) -> None:
-    found = {one.endpoint: one for one in experiment("edit-effects").conclude(bench.setting, bench.facts, rows)}
+    found = {
+        one.endpoint: one
+        for one in chosen_experiments(["edit-effects"])["edit-effects"].conclude(bench.setting, bench.facts, rows)
+    }
     assert found["edit-success"].estimate.value >= 0.75
     assert found["edit-success"].controls[0].estimate.value == 0
     assert found["reach-ratio"].estimate.value > 1
-    doses = {one.endpoint: one for one in experiment("dose").conclude(bench.setting, bench.facts, rows)}
+    doses = {
+        one.endpoint: one for one in chosen_experiments(["dose"])["dose"].conclude(bench.setting, bench.facts, rows)
+    }
     assert doses["graded"].estimate.value > 0.8
     assert doses["graded"].data["curves"]["doses"] == list(dose.DOSES)
     assert len(dose.DOSES) == 17
@@ -287,7 +290,7 @@ def test_an_edit_of_the_world_works_and_a_random_value_does_not(bench: Bench, ro
 def test_conclusions_are_pure(bench: Bench, rows: dict[str, Any]) -> None:
     before = copy.deepcopy(rows)
     for name in NAMES:
-        one = experiment(name)
+        one = chosen_experiments([name])[name]
         first = [evidence.to_json() for evidence in one.conclude(bench.setting, bench.facts, rows)]
         again = [evidence.to_json() for evidence in one.conclude(bench.setting, bench.facts, rows)]
         assert json.dumps(first) == json.dumps(again)
@@ -298,21 +301,26 @@ def test_conclusions_are_pure(bench: Bench, rows: dict[str, Any]) -> None:
 
 def test_rows_made_at_one_layer_say_nothing_of_another(bench: Bench, rows: dict[str, Any]) -> None:
     for name in ("dose", "edit-effects", "coverage"):
-        assert list(experiment(name).conclude(bench.setting.at(4), bench.facts, rows)) == []
-    moved = experiment("edit-layers").conclude(bench.setting.at(4), bench.facts, rows)
+        assert list(chosen_experiments([name])[name].conclude(bench.setting.at(4), bench.facts, rows)) == []
+    moved = chosen_experiments(["edit-layers"])["edit-layers"].conclude(bench.setting.at(4), bench.facts, rows)
     assert {one.endpoint for one in moved} >= {"edit-advantage", "minimality"}
-    assert list(experiment("edit-layers").conclude(bench.setting.at(6), bench.facts, rows)) == []
+    assert (
+        list(chosen_experiments(["edit-layers"])["edit-layers"].conclude(bench.setting.at(6), bench.facts, rows)) == []
+    )
 
 
 def test_no_rows_give_no_evidence(bench: Bench) -> None:
     for name in NAMES:
-        assert list(experiment(name).conclude(bench.setting, bench.facts, {name: []})) == []
+        assert list(chosen_experiments([name])[name].conclude(bench.setting, bench.facts, {name: []})) == []
 
 
 def test_the_residue_is_one_unit_beside_the_facts(bench: Bench, rows: dict[str, Any]) -> None:
-    units = experiment("coverage").units(bench.setting)
+    units = chosen_experiments(["coverage"])["coverage"].units(bench.setting)
     assert units == (*bench.setting.confirmation, coverage.RESIDUE)
-    found = {one.endpoint: one for one in experiment("coverage").conclude(bench.setting, bench.facts, rows)}
+    found = {
+        one.endpoint: one
+        for one in chosen_experiments(["coverage"])["coverage"].conclude(bench.setting, bench.facts, rows)
+    }
     auc = Estimate.from_json(rows["coverage"][-1]["auc"]["after"])
     assert found["residue"].estimate.value == pytest.approx(1 - auc.value)
     assert found["residue"].criteria == ()
@@ -351,6 +359,8 @@ def test_edit_advantage_is_success_at_the_place_less_the_median_elsewhere() -> N
     )  # three clusters of four differ: two of the sixteen sign patterns reach the sum
     medians = np.array([0.2, 0.2, 0.2, 0.9]) * 2 - 1
     assert found["edit-advantage-probability"].estimate.value == pytest.approx(np.mean(0.8 - medians))
+    by_fact = dict(zip(("f0", "f2", "f4", "f6"), 0.8 - medians, strict=True))  # what is ranked against tracing
+    assert advantage.data["facts"] == pytest.approx(by_fact)
     assert found["edit-percentile"].estimate.value == 1
     assert advantage.data["success"] == [0.25, 1.0, 0.25, 0.0]
 
@@ -669,9 +679,9 @@ def test_probes_are_told_apart_by_facet() -> None:
 
 def test_shares_at_the_ends_claim_no_certainty_and_limits_are_turned() -> None:
     clusters = [(f"r{i}", f"s{i}") for i in range(6)]
-    assert share([1.0] * 6, clusters).low < 1
-    assert share([0.0] * 6, clusters).high > 0
-    turned = oriented(Estimate(0.02, 0.01, 0.04, 6, 6), 0.05, "left")
+    assert clustered_proportion([1.0] * 6, clusters).low < 1
+    assert clustered_proportion([0.0] * 6, clusters).high > 0
+    turned = Estimate(0.02, 0.01, 0.04, 6, 6).below(0.05, "left")
     assert (turned.value, turned.low, turned.high) == pytest.approx((0.03, 0.01, 0.04))
 
 

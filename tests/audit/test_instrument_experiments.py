@@ -11,7 +11,7 @@ from scipy import stats
 import palimpsest as pal
 from oracles.small import FACTS, model_of
 from palimpsest.audit.bench import Bench
-from palimpsest.audit.experiment import experiment
+from palimpsest.audit.experiment import chosen_experiments
 from palimpsest.audit.experiments.convergence import Convergence, agreement_of, chance_jaccard, mean_jaccard, mean_rho
 from palimpsest.audit.experiments.dissociation import Dissociation, double_dissociation
 from palimpsest.audit.experiments.instruments import (
@@ -23,7 +23,6 @@ from palimpsest.audit.experiments.instruments import (
     sensitivity,
     slope,
 )
-from palimpsest.audit.experiments.of_means import of_means, of_two
 from palimpsest.audit.experiments.profiles import Profiles, lens_rise, windowed
 from palimpsest.audit.experiments.read_out import direct, output_sites, question, through
 from palimpsest.audit.experiments.readout import Readout, permuted, rank_share, share_below
@@ -32,6 +31,7 @@ from palimpsest.audit.setting import LAST, SUBJECT, Place, Setting
 from palimpsest.errors import InputError, SettingError
 from palimpsest.facts import Fact
 from palimpsest.model import Model, Site, Tap, pad
+from palimpsest.statistics import of_means, of_two
 from palimpsest.world import made_world
 from palimpsest.world.records import records
 
@@ -114,7 +114,7 @@ def test_a_layer_planted_pair_of_relations_is_dissociated_by_lesions_of_the_last
 
 @pytest.mark.parametrize("name", ["instruments", "convergence", "dissociation"])
 def test_experiments_without_units_refuse_to_measure(name: str) -> None:
-    made: Any = experiment(name)
+    made: Any = chosen_experiments([name])[name]
     assert not made.units(setting_of())
     with pytest.raises(SettingError, match="measures nothing"):
         made.measure(None, "x")
@@ -292,9 +292,11 @@ def test_a_double_dissociation_needs_both_sides() -> None:
     found = effects(20, 0.6, 0.5, 0.0)
     assert found.contrast.value == pytest.approx(1.1, abs=0.02)
     assert found.met
+    assert found.margin == pytest.approx(0.05, abs=0.01)  # what is spared has the least to lose
     one_sided = effects(20, 0.6, 0.0, 0.0)
     assert one_sided.contrast.low > 0
     assert not one_sided.met
+    assert one_sided.margin == pytest.approx(-0.1, abs=0.01)
     assert not effects(20, 0.6, 0.5, 0.2).met  # neither spares the other task
 
 
@@ -304,16 +306,18 @@ def test_the_second_lesion_is_chosen_on_other_items_than_it_is_judged_on() -> No
 
     def row(i: int) -> dict[str, Any]:
         flip = (
-            1.0 if i % 2 else 0.0
-        )  # layer 6 hurts copying on the judged items only, layer 4 on the choosing ones only
+            1.0 if i // 2 % 2 else 0.0
+        )  # layer 6 hurts copying on the judged items only, layer 4 on the choosing ones
         own = {"subject": [0.0, 0.8, 0.0, 0.0], "last": [0.0] * 4, "total": 1.0, "withheld": "", "margin": 1.0}
         copied = {**own, "subject": [0.0] * 4, "last": [0.0, 0.0, 1 - flip, flip], "cluster": ["copying", f"s{i}"]}
         return {"id": f"f{i}", "layers": [0, 2, 4, 6], "tasks": {"facts": own, "copying": copied}}
 
-    (found,) = Dissociation().conclude(setting, facts, {"tasks": [row(i) for i in range(16)]})
+    found, margin = Dissociation().conclude(setting, facts, {"tasks": [row(i) for i in range(16)]})
     assert "layer 4" in found.note
     assert found.data["met"] is False
     assert found.estimate.value == pytest.approx(0.8)
+    assert margin.endpoint == "double-dissociation-margin"
+    assert margin.estimate.value == pytest.approx(-0.1)  # B does not hurt copying on the judged items: 0 less 0.10
 
 
 # transport

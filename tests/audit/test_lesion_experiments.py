@@ -27,7 +27,7 @@ from oracles.small_audit import (
 )
 from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Evidence
-from palimpsest.audit.experiment import Experiment, Row, experiment
+from palimpsest.audit.experiment import Experiment, Row, chosen_experiments
 from palimpsest.audit.experiments.confounds import REFERENCE, RELATION, SWAP, spearman, variants
 from palimpsest.audit.experiments.lesion import BY, removals
 from palimpsest.audit.experiments.placed import other_layers, placed, too_small
@@ -57,14 +57,14 @@ def rows(bench: Bench) -> dict[str, list[dict[str, Any]]]:
     """What both experiments measure, as a run stores it."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name in ("lesion", "confounds"):
-        one = experiment(name)
+        one = chosen_experiments([name])[name]
         measured = [{"id": unit, **one.measure(bench, unit)} for unit in one.units(bench.setting)]
         found[name] = json.loads(json.dumps(measured, allow_nan=False))
     return found
 
 
 def by_endpoint(name: str, rows: Sequence[Row], setting: Setting = SETTING) -> dict[str, Evidence]:
-    found = experiment(name).conclude(setting, FACTS, {name: rows})
+    found = chosen_experiments([name])[name].conclude(setting, FACTS, {name: rows})
     for one in found:
         assert Evidence.from_json(json.loads(json.dumps(one.to_json(), allow_nan=False))).id == one.id
     return {one.endpoint: one for one in found}
@@ -163,7 +163,7 @@ def test_what_a_model_measures_becomes_evidence(bench: Bench, rows: dict[str, An
         ("lesion", {*(f"lesion-{by}" for by in (*BY, "weights")), "lesion-reach"}),
         ("confounds", {"profile-agreement", "peak-shift", "swap-survives"}),
     ):
-        made = experiment(name)
+        made = chosen_experiments([name])[name]
         assert isinstance(made, Experiment)
         assert list(made.units(bench.setting)) == list(bench.setting.confirmation)
         assert made.seconds(bench) > 0
@@ -183,13 +183,15 @@ def test_a_lesion_that_cannot_be_made_is_told_and_stops_no_other(bench: Bench) -
         replace(bench.setting, discovery=(), confirmation=(lone.id,)),
         bench.folder,
     )
-    row = experiment("lesion").measure(alone, lone.id)
+    row = chosen_experiments(["lesion"])["lesion"].measure(alone, lone.id)
     assert set(row["without"]) == {"interchange", "mean"}
     assert "other subjects of the relation" in row["without"]["mean"]
     assert {"resample", "zero", "weights"} <= set(row)
     assert "reach" not in row
     row["noise"]["withheld"] = dict.fromkeys(row["noise"]["withheld"], "")  # two draws are too few for an interval
-    found = experiment("lesion").conclude(alone.setting, alone.facts, {"lesion": [{"id": lone.id, **row}]})
+    found = chosen_experiments(["lesion"])["lesion"].conclude(
+        alone.setting, alone.facts, {"lesion": [{"id": lone.id, **row}]}
+    )
     assert {one.endpoint for one in found} == {"lesion-resample", "lesion-zero", "lesion-weights"}
 
 
@@ -199,7 +201,7 @@ def test_a_fact_without_a_foil_is_refused(bench: Bench) -> None:
     other = Bench(world(), {**bench.facts, unit: mute}, bench.setting, bench.folder)
     for name in ("lesion", "confounds"):
         with pytest.raises(FactError, match="no foil"):
-            experiment(name).measure(other, unit)
+            chosen_experiments([name])[name].measure(other, unit)
 
 
 # ---- rows made by hand

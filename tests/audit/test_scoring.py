@@ -41,7 +41,7 @@ def passing(endpoint: str, **given) -> Evidence:
 
 
 def failing(endpoint: str, **given) -> Evidence:
-    return evidence(endpoint, BARS[endpoint].floor - 2.0, BARS[endpoint].floor - 1.0, **given)
+    return evidence(endpoint, BARS[endpoint].fails - 2.0, BARS[endpoint].fails - 1.0, **given)
 
 
 def scored(
@@ -148,10 +148,67 @@ def test_magnitude_and_robustness_of_an_edit_are_not_those_of_a_place():
 
 def test_a_prediction_interval_across_nothing_with_a_mean_above_it_is_partial():
     above, across = Estimate(0.2, 0.1, 0.3, 40, 10), Estimate(0.2, -0.1, 0.3, 40, 10)
-    spread = passing("ablation-spread")
-    assert status("I4", evidence("consistency", -0.1, 0.5, data={"mean": above.to_json()}), spread) is Status.PARTIAL
-    assert status("I4", evidence("consistency", -0.1, 0.5, data={"mean": across.to_json()}), spread) is Status.WEAK
-    assert status("I4", evidence("consistency", 0.1, 0.5, data={"mean": above.to_json()}), spread) is Status.PASS
+    spread = passing("ablation-spread"), passing("sign-agreement")
+    assert status("I4", evidence("consistency", -0.1, 0.5, data={"mean": above.to_json()}), *spread) is Status.PARTIAL
+    assert status("I4", evidence("consistency", -0.1, 0.5, data={"mean": across.to_json()}), *spread) is Status.WEAK
+    assert status("I4", evidence("consistency", 0.1, 0.5, data={"mean": above.to_json()}), *spread) is Status.PASS
+
+
+def test_signs_that_turn_in_more_than_a_quarter_of_the_relations_fail_consistency():
+    others = passing("consistency"), passing("ablation-spread")
+    assert status("I4", *others, evidence("sign-agreement", 0.75, 0.75)) is Status.PASS
+    assert status("I4", *others, evidence("sign-agreement", 0.74, 0.74)) is Status.FAIL
+    assert status("I4", *others) is Status.NOT_TESTED
+
+
+def test_a_likelihood_ratio_between_one_third_and_three_is_weak_and_only_a_tenth_fails():
+    def of_ratio(low: float, high: float) -> Status:
+        return status("V4", evidence("storage", math.log10(low), math.log10(high)), reading="storage")
+
+    assert of_ratio(10, 30) is Status.PASS
+    assert of_ratio(3, 30) is Status.PARTIAL
+    assert of_ratio(1.1, 1.3) is Status.WEAK  # a narrow interval around nothing
+    assert of_ratio(0.11, 0.2) is Status.WEAK
+    assert of_ratio(0.01, 0.099) is Status.FAIL
+
+
+def test_an_effect_that_vanishes_under_a_swap_fails_and_does_not_stay_undecided():
+    others = passing("profile-agreement"), passing("peak-shift")
+    assert status("I5", *others, evidence("swap-survives", -0.002, 0.001)) is Status.FAIL
+    assert status("I5", *others, evidence("swap-survives", -0.02, 0.03)) is Status.WEAK
+    assert status("I5", *others, evidence("swap-survives", 0.02, 0.03)) is Status.PARTIAL
+
+
+def test_an_edit_that_works_as_well_everywhere_caps_sufficiency():
+    none = evidence("edit-advantage", 0.0, 0.0)  # every layer succeeds with every fact
+    assert status("I2", passing("restoration"), none) is Status.PARTIAL
+
+
+def test_a_double_dissociation_is_met_by_its_weakest_condition_and_not_by_its_contrast():
+    contrast = evidence("double-dissociation", 0.3, 0.7)
+    assert status("I6d", contrast) is Status.NOT_TESTED
+    assert status("I6d", contrast, evidence("double-dissociation-margin", -0.1, -0.1)) is Status.FAIL
+    assert status("I6d", contrast, evidence("double-dissociation-margin", 0.02, 0.02)) is Status.PASS
+
+
+def test_a_control_whose_number_is_not_known_is_missing():
+    nothing = (Control("N1", Estimate.unknown("no other layer")),)
+    records = [passing(name, controls=nothing) for name in ("lesion-mean", "lesion-resample")]
+    assert status("I1", *records) is Status.NOT_TESTED
+
+
+def test_what_could_not_be_estimated_says_why():
+    why = "at the prompt itself the place restores nothing"
+    unknown = Evidence(
+        "templates",
+        "template-robustness",
+        (),
+        "behavioural",
+        "interventional",
+        Estimate.unknown(why, 12),
+        note="12 wordings counted.",
+    )
+    assert why in scored(unknown, passing("transport")).criteria["E5"].reason
 
 
 def test_a_test_that_is_not_significant_after_holm_does_not_pass():
@@ -285,7 +342,15 @@ def test_the_ladder_is_climbed_rung_by_rung():
     assert scored(*second).verdict.tier == "Causally suggestive"
     third = [passing(name) for name in ("restoration", "selectivity-same-subject", "selectivity-near")]
     third += [
-        passing(name) for name in ("consistency", "ablation-spread", "reliability", "reliability-width", "calibration")
+        passing(name)
+        for name in (
+            "consistency",
+            "sign-agreement",
+            "ablation-spread",
+            "reliability",
+            "reliability-width",
+            "calibration",
+        )
     ]
     report = scored(*second, *third)
     assert report.verdict.tier == "Mechanistically supported"

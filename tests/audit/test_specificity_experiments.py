@@ -23,7 +23,7 @@ from oracles.small_audit import (
 )
 from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Evidence
-from palimpsest.audit.experiment import Experiment, Row, experiment
+from palimpsest.audit.experiment import Experiment, Row, chosen_experiments
 from palimpsest.audit.experiments import tasks
 from palimpsest.audit.experiments.edges import AROUND, ATTENTION, EDGES, F_STATE, MEDIATED, S_MLP, S_STATE, knocked_out
 from palimpsest.audit.experiments.roles import Effects
@@ -62,14 +62,14 @@ def rows(bench: Bench) -> dict[str, list[dict[str, Any]]]:
     """What the experiments measure, as a run stores it."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name in NAMES:
-        one = experiment(name)
+        one = chosen_experiments([name])[name]
         measured = [{"id": unit, **one.measure(bench, unit)} for unit in one.units(bench.setting)]
         found[name] = json.loads(json.dumps(measured, allow_nan=False))
     return found
 
 
 def concluded(name: str, rows: Sequence[Row], setting: Setting = SETTING) -> dict[str, Evidence]:
-    found = experiment(name).conclude(setting, MADE, {name: rows})
+    found = chosen_experiments([name])[name].conclude(setting, MADE, {name: rows})
     for one in found:
         assert Evidence.from_json(json.loads(json.dumps(one.to_json(), allow_nan=False))).id == one.id
     return {one.id.removeprefix(f"{name}/"): one for one in found}
@@ -77,7 +77,7 @@ def concluded(name: str, rows: Sequence[Row], setting: Setting = SETTING) -> dic
 
 def test_what_a_model_measures_becomes_evidence(bench: Bench, rows: dict[str, Any]) -> None:
     for name, expected in (("transplant", {"transplant", "transplant-state"}), ("edges", {"edge", "false-edges"})):
-        made = experiment(name)
+        made = chosen_experiments([name])[name]
         assert isinstance(made, Experiment)
         assert list(made.units(bench.setting)) == list(bench.setting.confirmation)
         assert made.seconds(bench) > 0
@@ -113,7 +113,7 @@ def test_copying_asks_for_the_new_answers_that_the_text_gave(bench: Bench) -> No
 
 
 def test_a_task_that_is_not_done_is_told_and_left_out(bench: Bench, rows: dict[str, Any]) -> None:
-    found = experiment("tasks").conclude(bench.setting, bench.facts, {"tasks": rows["tasks"]})
+    found = chosen_experiments(["tasks"])["tasks"].conclude(bench.setting, bench.facts, {"tasks": rows["tasks"]})
     (worst,) = [one for one in found if one.endpoint == "task-ratio" and not one.about]
     assert {one.about for one in found if one.endpoint == "task-ratio"} == {"", NEXT}
     assert f"does not do {AGREEMENT}" in worst.note  # the made grammar has no words between noun and verb
@@ -222,7 +222,7 @@ def test_a_fact_without_partners_has_no_transplant(bench: Bench) -> None:
     setting = replace(bench.setting, discovery=(), confirmation=(lone.id,))
     alone = Bench(world(), {lone.id: lone, **others}, setting)
     with pytest.raises(FactError, match="other subjects of the relation"):
-        experiment("transplant").measure(alone, lone.id)
+        chosen_experiments(["transplant"])["transplant"].measure(alone, lone.id)
 
 
 def pair_of(place: float, *, whole: float = 1.0, third: float = -1.0, elsewhere: float = -1.0) -> dict[str, Any]:
@@ -311,7 +311,10 @@ def test_edges_are_the_tracer_s(bench: Bench, rows: Mapping[str, Any]) -> None:
 
 
 def test_an_untrained_model_has_no_solid_edge(bench: Bench, rows: Mapping[str, Any]) -> None:
-    found = {one.id: one for one in experiment("edges").conclude(bench.setting, bench.facts, {"edges": rows["edges"]})}
+    found = {
+        one.id: one
+        for one in chosen_experiments(["edges"])["edges"].conclude(bench.setting, bench.facts, {"edges": rows["edges"]})
+    }
     assert found["edges/false-edges"].estimate.value == 0
     assert found["edges/false-edges"].estimate.n == 5
     nulls = [control for one in found.values() for control in one.controls if control.kind == "N6"]

@@ -13,7 +13,7 @@ import palimpsest as pal
 from oracles.textbook_trace import add_noise, patch_every_cell
 from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Evidence
-from palimpsest.audit.experiment import Experiment, experiment
+from palimpsest.audit.experiment import Experiment, chosen_experiments
 from palimpsest.audit.experiments.consistency import by_relation, sign_agreement, spare_spread, together
 from palimpsest.audit.experiments.roles import cells, effects_of, narrow, normalised, record, rounded, total
 from palimpsest.audit.experiments.templates import PROMPT, order_of, ratios_of_means, wordings_of, worst_ratio
@@ -105,7 +105,7 @@ def measured(bench: Bench) -> dict[str, list[dict[str, Any]]]:
     """Rows of the three experiments as a runner stores and reads them."""
     rows: dict[str, list[dict[str, Any]]] = {"lesion": []}
     for name in ("tracing", "untrained", "templates"):
-        made = experiment(name)
+        made = chosen_experiments([name])[name]
         rows[name] = [{"id": unit, **made.measure(bench, unit)} for unit in made.units(bench.setting)]
     return json.loads(json.dumps(rows))  # type: ignore[no-any-return]
 
@@ -170,7 +170,7 @@ def test_the_experiments_run_on_world(bench: Bench, measured: dict[str, list[dic
     setting, facts = bench.setting, bench.facts
     found: dict[str, Evidence] = {}
     for name in ("tracing", "untrained", "templates", "consistency"):
-        made = experiment(name)
+        made = chosen_experiments([name])[name]
         assert isinstance(made, Experiment)
         assert made.seconds(bench) >= 0
         for evidence in made.conclude(setting, facts, measured):
@@ -179,7 +179,7 @@ def test_the_experiments_run_on_world(bench: Bench, measured: dict[str, list[dic
             found[evidence.endpoint] = evidence
     assert set(found) == {
         *("restoration", "restoration-state", "magnitude", "reliability", "reliability-width", "baseline-gap"),
-        *("template-eta", "template-icc", "template-robustness", "consistency"),
+        *("template-eta", "template-icc", "template-robustness", "consistency", "sign-agreement"),
     }
     kept = [row["mlp"] for row in measured["tracing"] if not row["mlp"]["withheld"]["logit-difference"]]
     share = sum(cells(row, SUBJECT)[2].mean() for row in kept) / sum(total(row) for row in kept)
@@ -208,15 +208,20 @@ def test_concluding_is_pure_and_can_be_asked_about_another_layer(
     before = copy.deepcopy(measured)
     for name in ("tracing", "untrained", "templates", "consistency"):
         first, again = (
-            [evidence.to_json() for evidence in experiment(name).conclude(bench.setting, bench.facts, measured)]
+            [
+                evidence.to_json()
+                for evidence in chosen_experiments([name])[name].conclude(bench.setting, bench.facts, measured)
+            ]
             for _ in range(2)
         )
         assert first == again
         assert measured == before
-        moved = experiment(name).conclude(bench.setting.at(5), bench.facts, measured)
+        moved = chosen_experiments([name])[name].conclude(bench.setting.at(5), bench.facts, measured)
         assert [evidence.endpoint for evidence in moved] == [evidence["endpoint"] for evidence in first]
     here, there = (
-        one(experiment("tracing").conclude(setting, bench.facts, measured), "restoration").estimate.value
+        one(
+            chosen_experiments(["tracing"])["tracing"].conclude(setting, bench.facts, measured), "restoration"
+        ).estimate.value
         for setting in (bench.setting, bench.setting.at(5))
     )
     kept = [row["mlp"] for row in measured["tracing"] if not row["mlp"]["withheld"]["logit-difference"]]
@@ -231,7 +236,7 @@ def test_restoration_is_a_ratio_of_totals_against_the_median_of_other_layers() -
     facts = facts_of("a", "a", "b", "b")
     effects, te = np.array([[0.1, 3, 0.3], [0, 2, 0.2], [0.2, 1, 0], [0, 4, 0]]), np.array([4.0, 4, 2, 5])
     rows = [{"id": f"f{i}", "mlp": a_map(effects[i], te[i])} for i in range(4)]
-    found = experiment("tracing").conclude(setting_of(tuple(facts)), facts, {"tracing": rows})
+    found = chosen_experiments(["tracing"])["tracing"].conclude(setting_of(tuple(facts)), facts, {"tracing": rows})
     restoration = one(found, "restoration")
     assert restoration.estimate.value == pytest.approx(10 / 15)
     others = (effects[:, 0] + effects[:, 2]) / 2
@@ -256,14 +261,17 @@ def test_restoration_is_a_ratio_of_totals_against_the_median_of_other_layers() -
 def test_a_null_that_restores_as_much_is_not_sane() -> None:
     facts = facts_of("a", "b", "c")
     rows = [{"id": name, "mlp": a_map([0.5, 0.6 + i / 10, 0.7])} for i, name in enumerate(facts)]
-    found = experiment("tracing").conclude(setting_of(tuple(facts)), facts, {"tracing": rows})
+    found = chosen_experiments(["tracing"])["tracing"].conclude(setting_of(tuple(facts)), facts, {"tracing": rows})
     assert not one(found, "restoration").controls[0].sane
 
 
 def test_reliability_is_shrout_and_fleiss() -> None:
     facts = facts_of(*"abcdef")
     rows = [{"id": f"f{i}", "mlp": a_map(np.stack([0 * SHROUT[i], SHROUT[i], 0 * SHROUT[i]]), 10)} for i in range(6)]
-    found = one(experiment("tracing").conclude(setting_of(tuple(facts)), facts, {"tracing": rows}), "reliability")
+    found = one(
+        chosen_experiments(["tracing"])["tracing"].conclude(setting_of(tuple(facts)), facts, {"tracing": rows}),
+        "reliability",
+    )
     assert found.estimate.value == pytest.approx(0.62, abs=0.005)
     assert found.data["icc_1"]["value"] == pytest.approx(0.29, abs=0.005)
     assert found.data["draws_for_0.9"] == 23  # .9 (1 - .29) / (.29 x .1), by Spearman and Brown
@@ -277,7 +285,7 @@ def test_a_withheld_fact_is_left_out_of_shares_and_counted() -> None:
         {"id": "f1", "mlp": a_map([0, 9, 0], 0.01, withheld="the total effect 0.0100 is below 0.1")},
         {"id": "f2", "mlp": a_map([0, 1, 0], 2)},
     ]
-    found = experiment("tracing").conclude(setting_of(tuple(facts)), facts, {"tracing": rows})
+    found = chosen_experiments(["tracing"])["tracing"].conclude(setting_of(tuple(facts)), facts, {"tracing": rows})
     restoration = one(found, "restoration")
     assert restoration.estimate.value == 0.5
     assert restoration.estimate.n == 2
@@ -288,27 +296,30 @@ def test_a_withheld_fact_is_left_out_of_shares_and_counted() -> None:
 def test_where_all_are_withheld_the_share_is_unknown_and_says_why() -> None:
     facts = facts_of("a", "b")
     rows = [{"id": name, "mlp": a_map([[0, 0], [1, 1], [0, 0]], 0.01, withheld="too small")} for name in facts]
-    found = experiment("tracing").conclude(setting_of(tuple(facts)), facts, {"tracing": rows})
+    found = chosen_experiments(["tracing"])["tracing"].conclude(setting_of(tuple(facts)), facts, {"tracing": rows})
     estimate = one(found, "restoration").estimate
     assert np.isnan(estimate.value)
     assert estimate.n == 0
     assert "2 withheld" in estimate.method
     assert np.isnan(one(found, "reliability-width").estimate.value)
     for name in ("untrained", "consistency"):
-        assert experiment(name).conclude(setting_of(tuple(facts)), facts, {"tracing": rows, name: []}) == []
+        assert (
+            chosen_experiments([name])[name].conclude(setting_of(tuple(facts)), facts, {"tracing": rows, name: []})
+            == []
+        )
 
 
 def test_a_failed_unit_costs_its_fact_only() -> None:
     facts = facts_of("a", "a", "b", "b")
     rows = [{"id": name, "mlp": a_map([0, 1, 0], 2)} for name in ("f0", "f2", "f3")]  # f1 failed: it is not given
-    found = experiment("tracing").conclude(setting_of(tuple(facts)), facts, {"tracing": rows})
+    found = chosen_experiments(["tracing"])["tracing"].conclude(setting_of(tuple(facts)), facts, {"tracing": rows})
     assert one(found, "restoration").estimate.n == 3
-    assert experiment("tracing").conclude(setting_of(tuple(facts)), facts, {"tracing": []}) == []
+    assert chosen_experiments(["tracing"])["tracing"].conclude(setting_of(tuple(facts)), facts, {"tracing": []}) == []
 
 
 def test_one_fact_and_one_draw_have_no_interval_and_no_reliability() -> None:
     facts = facts_of("a")
-    found = experiment("tracing").conclude(
+    found = chosen_experiments(["tracing"])["tracing"].conclude(
         setting_of(("f0",)), facts, {"tracing": [{"id": "f0", "mlp": a_map([0, 1, 0], 2)}]}
     )
     assert one(found, "restoration").estimate.value == 0.5
@@ -341,7 +352,9 @@ def test_the_gap_is_to_the_highest_null() -> None:
         {"id": "f0", "models": [a_map([0, 0.9, 0]), a_map([0, 1.1, 0])], "shuffled": None},
         {"id": "f2", "models": [a_map([0, 1.0, 0]), a_map([0, 1.2, 0])], "shuffled": a_map([0, 0.4, 0], 4)},
     ]
-    (gap,) = experiment("untrained").conclude(setting_of(tuple(facts)), facts, {"tracing": tracing, "untrained": own})
+    (gap,) = chosen_experiments(["untrained"])["untrained"].conclude(
+        setting_of(tuple(facts)), facts, {"tracing": tracing, "untrained": own}
+    )
     nulls = {control.kind: control.estimate for control in gap.controls}
     assert nulls["N1"].value == pytest.approx(0.2 / 4)
     assert nulls["N1"].n == 4
@@ -357,8 +370,8 @@ def test_the_gap_is_to_the_highest_null() -> None:
 
 def test_few_facts_are_measured_unless_the_setting_says_how_many() -> None:
     many = setting_of(tuple(f"f{i}" for i in range(30)))
-    assert len(experiment("untrained").units(many)) == 12
-    assert len(experiment("untrained").units(replace(many, cuts={"untrained": 20}))) == 20
+    assert len(chosen_experiments(["untrained"])["untrained"].units(many)) == 12
+    assert len(chosen_experiments(["untrained"])["untrained"].units(replace(many, cuts={"untrained": 20}))) == 20
 
 
 # ---- templates --------------------------------------------------------------------------------------------------------
@@ -411,11 +424,16 @@ def test_templates_are_compared_by_eta_icc_and_worst_ratio() -> None:
     effects = {name: level[name] + 0.1 * draw.random((4, 3)) for name in names}
     rows = [templates_row(f"f{i}", {name: effects[name][i].tolist() for name in names}) for i in range(4)]
     rows[0]["wordings"]["wording 2"] = {"text": "t", "order": "subject first", "error": "The subject has no token."}
-    found = experiment("templates").conclude(setting_of(tuple(facts)), facts, {"templates": rows})
+    found = chosen_experiments(["templates"])["templates"].conclude(
+        setting_of(tuple(facts)), facts, {"templates": rows}
+    )
     shares = np.stack([effects[name][:, 1] / 2 for name in names])
     between = 4 * ((shares.mean(axis=1) - shares.mean()) ** 2).sum()
     eta = one(found, "template-eta")
-    assert eta.estimate.value == pytest.approx(-between / ((shares - shares.mean()) ** 2).sum())
+    whole = ((shares - shares.mean()) ** 2).sum()
+    within = (whole - between) / (12 - 3)
+    assert eta.data["eta2"]["value"] == pytest.approx(between / whole)
+    assert eta.estimate.value == pytest.approx(-(between - 2 * within) / (whole + within))
     assert eta.estimate.low <= eta.estimate.value <= eta.estimate.high <= 0
     assert eta.data["welch_p"] < 0.001
     assert "12 of 13 wordings" in eta.note
@@ -437,11 +455,16 @@ def test_wordings_the_model_does_not_answer_do_not_count() -> None:
     facts = facts_of("a", "a", "b")
     shares = {PROMPT: [0, 1.0, 0], "wording 1": [0, 0.5, 0], "other order": [1.0, 0, 0]}
     rows = [templates_row(name, shares, unknown=("other order",)) for name in facts]
-    found = experiment("templates").conclude(setting_of(tuple(facts)), facts, {"templates": rows})
+    found = chosen_experiments(["templates"])["templates"].conclude(
+        setting_of(tuple(facts)), facts, {"templates": rows}
+    )
     assert list(one(found, "template-eta").data["share_by_wording"]) == [PROMPT, "wording 1"]
     assert np.isnan(one(found, "template-robustness").estimate.value)  # a worst of one is no worst
     only = [templates_row(name, {PROMPT: [0, 1.0, 0]}) for name in facts]
-    assert experiment("templates").conclude(setting_of(tuple(facts)), facts, {"templates": only}) == []
+    assert (
+        chosen_experiments(["templates"])["templates"].conclude(setting_of(tuple(facts)), facts, {"templates": only})
+        == []
+    )
 
 
 def test_a_ratio_to_nothing_is_unknown() -> None:
@@ -459,7 +482,12 @@ def test_the_prediction_interval_is_dersimonian_and_laird_on_ratios() -> None:
     te = 1 + draw.random(10)
     here = te * np.repeat([0.2, 0.5, 0.8], [3, 3, 4]) + 0.05 * draw.normal(size=10)
     rows = [{"id": f"f{i}", "mlp": a_map([0, here[i], 0], te[i])} for i in range(10)]
-    (found,) = experiment("consistency").conclude(setting_of(tuple(facts)), facts, {"tracing": rows, "lesion": []})
+    found = one(
+        chosen_experiments(["consistency"])["consistency"].conclude(
+            setting_of(tuple(facts)), facts, {"tracing": rows, "lesion": []}
+        ),
+        "consistency",
+    )
     of = np.repeat([0, 1, 2], [3, 3, 4])
     y = np.array([here[of == r].sum() / te[of == r].sum() for r in range(3)])
     residual = sum(((here - y[of] * te)[of == r] ** 2).sum() for r in range(3)) / (10 - 3)
@@ -480,11 +508,68 @@ def test_the_prediction_interval_is_dersimonian_and_laird_on_ratios() -> None:
 
 
 def test_relations_of_one_fact_each_have_no_variance_to_weigh_by() -> None:
-    facts = facts_of("a", "b", "c")
+    values = np.array([0.2, 0.5, 0.4, 0.7])
+    facts = facts_of("a", "b", "c", "d")
+    rows = [{"id": name, "mlp": a_map([0, value, 0])} for name, value in zip(facts, values, strict=True)]
+    found = chosen_experiments(["consistency"])["consistency"].conclude(
+        setting_of(tuple(facts)), facts, {"tracing": rows, "lesion": []}
+    )
+    # every relation is one draw of what relations do: all spread is between them
+    spread = values.std(ddof=1)
+    half = stats.t.ppf(0.975, 2) * spread * np.sqrt(1 + 1 / 4)
+    consistency = one(found, "consistency").estimate
+    assert consistency.value == pytest.approx(values.mean())
+    assert (consistency.low, consistency.high) == pytest.approx((values.mean() - half, values.mean() + half), rel=1e-5)
+    assert "Each has one fact" in one(found, "consistency").note
+
+
+def test_facts_of_a_single_relation_predict_no_other() -> None:
+    facts = facts_of("a", "a", "a")
     rows = [{"id": name, "mlp": a_map([0, 1, 0], 2)} for name in facts]
-    (found,) = experiment("consistency").conclude(setting_of(tuple(facts)), facts, {"tracing": rows, "lesion": []})
+    (found,) = chosen_experiments(["consistency"])["consistency"].conclude(
+        setting_of(tuple(facts)), facts, {"tracing": rows, "lesion": []}
+    )
     assert np.isnan(found.estimate.value)
-    assert "variance" in found.estimate.method
+    assert "one relation" in found.estimate.method
+
+
+def test_signs_of_relations_are_evidence_of_their_own() -> None:
+    facts = facts_of("a", "b", "c", "d")
+    rows = [{"id": f"f{i}", "mlp": a_map([0, e, 0])} for i, e in enumerate((0.9, 0.7, 0.8, -0.2))]
+    found = chosen_experiments(["consistency"])["consistency"].conclude(
+        setting_of(tuple(facts)), facts, {"tracing": rows, "lesion": []}
+    )
+    signs = one(found, "sign-agreement")
+    assert (signs.estimate.low, signs.estimate.value, signs.estimate.high) == (0.75, 0.75, 0.75)
+    assert signs.data["turned"] == ["d"]
+
+
+def test_wordings_that_make_no_difference_are_not_called_sensitive_by_chance() -> None:
+    """eta2 of four wordings of twelve facts is 3 / 47 by chance, which is the floor; omega2 is 0 on average."""
+    facts = facts_of(*"abcdefghijkl")
+    names, shares = (PROMPT, "wording 1", "wording 2", "other order"), []
+    for seed in range(40):
+        draw = np.random.default_rng(seed)
+        rows = [templates_row(name, {wording: [0, 1 + 0.2 * draw.normal(), 0] for wording in names}) for name in facts]
+        found = chosen_experiments(["templates"])["templates"].conclude(
+            setting_of(tuple(facts)), facts, {"templates": rows}
+        )
+        shares.append((one(found, "template-eta").estimate.value, one(found, "template-eta").data["eta2"]["value"]))
+    omega, eta = np.mean(shares, axis=0)
+    assert abs(omega) < 0.03
+    assert eta > 0.045
+
+
+def test_a_place_that_restores_nothing_at_the_prompt_has_no_robustness_and_says_why() -> None:
+    facts = facts_of("a", "a", "b")
+    names = (PROMPT, "wording 1", "other order")
+    rows = [templates_row(name, {wording: [1.0, -0.1, 0] for wording in names}) for name in facts]
+    found = chosen_experiments(["templates"])["templates"].conclude(
+        setting_of(tuple(facts)), facts, {"templates": rows}
+    )
+    estimate = one(found, "template-robustness").estimate
+    assert np.isnan(estimate.value)
+    assert "at the prompt itself the place restores" in estimate.method
 
 
 def test_signs_are_counted_by_relation() -> None:
@@ -511,7 +596,9 @@ def test_ablation_spread_is_the_sd_over_methods_of_the_share() -> None:
     ]
     del lesion[1]["mean"]  # could not be made: the fact has not all methods
     found = one(
-        experiment("consistency").conclude(setting_of(tuple(facts)), facts, {"tracing": tracing, "lesion": lesion}),
+        chosen_experiments(["consistency"])["consistency"].conclude(
+            setting_of(tuple(facts)), facts, {"tracing": tracing, "lesion": lesion}
+        ),
         "ablation-spread",
     )
     assert found.estimate.value == pytest.approx(0.05 - np.std([0.1, 0.2], ddof=1))
@@ -534,8 +621,8 @@ def test_mistakes_are_told_in_one_sentence() -> None:
     effects = effects_of(rows[:1], facts, SUBJECT, kind="mlp")
     with pytest.raises(InputError, match=r"Layer 3 was not measured; the layers are \[0, 2, 4\]"):
         effects.at(3)
-    with pytest.raises(SettingError, match="measures nothing of its own"):
-        experiment("consistency").measure(None, "f0")  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="measures nothing"):
+        chosen_experiments(["consistency"])["consistency"].measure(None, "f0")  # type: ignore[arg-type]
 
 
 def test_numbers_are_stored_short() -> None:

@@ -220,16 +220,16 @@ def test_everything_that_is_reached_has_a_name(opened: Watched) -> None:
 
 
 def test_tables_sort_by_number_and_keep_the_unknown_last(opened: Watched) -> None:
-    column = "Array.from(document.querySelectorAll('#evidence tbody tr'), (row) => row.cells[2].dataset.sort)"
+    column = "Array.from(document.querySelectorAll('#evidence tbody tr'), (row) => row.cells[1].dataset.sort)"
     before = opened.ask(column)
     assert "" in before
-    opened.ask("document.querySelectorAll('#evidence thead button')[2].focus()")
+    opened.ask("document.querySelectorAll('#evidence thead button')[1].focus()")
     known = sorted((value for value in before if value), key=float)
     for order, said in ((known, "ascending"), (known[::-1], "descending")):
         opened.press("Enter")
         assert [float(value) for value in opened.ask(column) if value] == [float(value) for value in order]
         assert opened.ask(column)[-1] == ""
-        assert opened.ask("document.querySelectorAll('#evidence thead th')[2].getAttribute('aria-sort')") == said
+        assert opened.ask("document.querySelectorAll('#evidence thead th')[1].getAttribute('aria-sort')") == said
 
 
 def test_paper_shows_every_strip_and_no_controls(opened: Watched) -> None:

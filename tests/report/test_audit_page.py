@@ -240,7 +240,7 @@ def test_all_panels_are_there_with_what_was_measured(page: Structure) -> None:
     assert "Sensitivity: 0.83 [0.74, 0.90]" in page.section("planted")
     assert "cannot be told apart" in page.section("storage")
     assert "entity 50 %" in page.section("storage")
-    assert "One dot a fact (2 facts)" in page.section("storage")
+    assert "2 of 3 facts lose at least 0.1 log-odds" in page.section("storage")
     assert "0.5 is clean" in page.section("residual")
     assert page.of("path", class_="solid")
     assert "predicted" in page.section("network")

@@ -84,3 +84,15 @@ def test_missing_fields_are_named():
         Estimate.from_json({"value": 1.0})
     with pytest.raises(InputError, match="read from a JSON object"):
         Estimate.from_json([1.0])
+
+
+def test_what_is_not_known_what_is_exact_and_what_is_below_a_limit():
+    unknown = Estimate.unknown("too few facts", 2)
+    assert not unknown.is_known
+    assert (unknown.n, unknown.method) == (2, "too few facts")
+    count = Estimate.exact(3, 7, 2, method="count", unit="edges")
+    assert (count.value, count.low, count.high, count.width) == (3, 3, 3, 0)
+    turned = Estimate(0.02, 0.01, 0.04, 6, 5, unit="depth").below(0.1)
+    assert (turned.value, turned.low, turned.high) == pytest.approx((0.08, 0.06, 0.09))
+    assert (turned.n, turned.clusters, turned.unit) == (6, 5, "0.1 - depth")
+    assert Estimate(1, 0, 2, 6, 5).below(0, "sign turned").unit == "sign turned"

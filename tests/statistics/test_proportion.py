@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from palimpsest.errors import InputError, SettingError
-from palimpsest.statistics import proportion, rule_of_three, wilson
+from palimpsest.statistics import cluster_bootstrap, clustered_proportion, proportion, rule_of_three, wilson
 
 
 @settings(deadline=None)
@@ -49,3 +49,15 @@ def test_impossible_counts_are_refused(successes, n):
 def test_impossible_level_is_refused():
     with pytest.raises(SettingError, match="strictly between"):
         wilson(1, 2, level=0.0)
+
+
+def test_shares_in_clusters_are_bootstrapped_unless_all_are_alike() -> None:
+    clusters = [("a", "x"), ("a", "x"), ("a", "y"), ("b", "z")]
+    mixed = clustered_proportion([1, 0, 1, 0.5], clusters, unit="share")
+    assert mixed == cluster_bootstrap([1, 0, 1, 0.5], clusters, unit="share")
+    ones, none = clustered_proportion([1] * 4, clusters), clustered_proportion([False] * 4, clusters)
+    assert (ones.low, ones.high) == (1 - rule_of_three(3).high, 1.0)  # three subjects, not four records
+    assert (none.low, none.high) == (0.0, rule_of_three(3).high)
+    assert (ones.n, ones.clusters) == (4, 2)
+    with pytest.raises(InputError, match=r"values must lie from 0 to 1, got 2\.0"):
+        clustered_proportion([0, 2, 1, 1], clusters)

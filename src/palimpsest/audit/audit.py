@@ -20,13 +20,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from palimpsest.audit.artefacts import artefacts
-from palimpsest.audit.claim import Claim, Scope, read_claim, require_unchanged
+from palimpsest.audit.claim import Claim, Scope, check_names, read_claim, require_unchanged
 from palimpsest.audit.evidence import Evidence
 from palimpsest.audit.experiment import Experiment, chosen_experiments
 from palimpsest.audit.gates import effect_gate
 from palimpsest.audit.nulls import null_audit
 from palimpsest.audit.planning import AuditPlan
-from palimpsest.audit.preparing import prepare
+from palimpsest.audit.preparing import CHOOSING, begun, prepare
 from palimpsest.audit.report_data import AuditReport
 from palimpsest.audit.rules import Rules, read_rules
 from palimpsest.audit.running import concluded, run_rows, untrained_rows
@@ -69,19 +69,20 @@ def audit(
         out: where everything is kept; the same call takes an interrupted audit up. Nothing is kept when None.
         rules: a preset's name or a file.
         minutes: of measuring; experiments give up facts until the plan fits.
-        only: names of the experiments to run; all when None. What is not run is not tested, never opinion.
+        only: names of the experiments to run beside tracing; all when None. What is not run is not tested, never opinion.
         seed: of every draw.
         command: the command line that makes this report again, to be shown in it.
         progress: is told what is running and what is left.
 
     Raises:
-        InputError: too few facts that the model knows for this size.
-        SettingError: an unknown size, claim, rule set or experiment; the folder holds another audit; a prediction was changed
-            after evidence existed; the evidence there is from another model.
+        InputError: too few facts that the model knows for this size; a prediction was changed after evidence existed.
+        RecordError: a claim or rules file cannot be read, or names what nothing defines.
+        SettingError: an unknown size, claim, rule set or experiment; the folder holds another audit; the evidence there is
+            from another model.
         OutputError: the folder cannot be written.
     """
-    read, preset = claim if isinstance(claim, Claim) else read_claim(claim), read_rules(rules)
-    made = chosen_experiments(only)
+    preset = read_rules(rules)
+    read, made = _read(claim, preset), _chosen(only)
     if out is None:
         with TemporaryDirectory() as folder:
             return _audit(
@@ -96,20 +97,34 @@ def plan_audit(
     *,
     claim: str | Path | Claim = "rome-2022",
     size: str = "standard",
+    rules: str | Path = "mv27-formal",
     minutes: float | None = None,
     only: Sequence[str] | None = None,
     seed: int = 0,
 ) -> AuditPlan:
-    """What `audit` would do, and how long it is expected to take; measures nothing but a forward pass.
+    """What `audit` would do, and how long it is expected to take: asks which facts are known, and times a forward pass.
 
     Args and Raises: as in `audit`.
     """
-    read = claim if isinstance(claim, Claim) else read_claim(claim)
-    made = chosen_experiments(only)
+    read, made = _read(claim, read_rules(rules)), _chosen(only)
     with TemporaryDirectory() as folder:
-        return prepare(
-            model, facts, read, made, Path(folder), size=_checked(size), minutes=minutes, seed=seed, dry=True
-        ).plan
+        every, kept = chosen_experiments(None), Path(folder)
+        prepared = prepare(model, facts, read, every, kept, size=_checked(size), minutes=minutes, seed=seed, dry=True)
+    return prepared.plan.of(made)
+
+
+def _read(claim: str | Path | Claim, rules: Rules) -> Claim:
+    """The claim, whose criteria and endpoints the rules know."""
+    if not isinstance(claim, Claim):
+        return read_claim(claim, rules)
+    check_names(claim, rules)
+    return claim
+
+
+def _chosen(only: Sequence[str] | None) -> dict[str, Experiment]:
+    """The experiments to run; tracing always, because the gate G2 rests on its total effects."""
+    named = chosen_experiments(only)
+    return named if only is None else chosen_experiments([*only, CHOOSING])
 
 
 def _checked(size: str) -> str:
@@ -132,11 +147,13 @@ def _audit(
     progress: Progress | None,
 ) -> AuditReport:
     store_claim(folder, claim)
-    prepared = prepare(
-        model, facts, claim, experiments, folder, size=size, minutes=minutes, seed=seed, progress=progress
-    )
-    bench, setting, plan = prepared.bench, prepared.bench.setting, prepared.plan
-    rows = {name: run_rows(one, bench, folder / "runs" / name, progress) for name, one in experiments.items()}
+    every = chosen_experiments(None)  # the plan is of all, so that what is left for later finds its share
+    prepared = prepare(model, facts, claim, every, folder, size=size, minutes=minutes, seed=seed, progress=progress)
+    bench, setting, plan = prepared.bench, prepared.bench.setting, prepared.plan.of(experiments)
+    rows = {
+        name: run_rows(one, bench, folder / "runs" / name, progress, plan.label(name))
+        for name, one in experiments.items()
+    }
     evidence, silent = list[Evidence](), dict[str, str]()
     for name, one in experiments.items():
         found, why = concluded(one, setting, bench.facts, rows)
@@ -191,13 +208,13 @@ def _audit(
 
 
 def store_claim(folder: Path, claim: Claim) -> None:
-    """The claim as it is before any evidence; where one is stored already, it must be the same.
+    """The claim as it is before any evidence; from then on it must be the same.
 
     Raises:
-        SettingError: a prediction was changed after evidence existed.
+        InputError: a prediction was changed after evidence existed.
     """
     path = check_writable(folder) / CLAIM
-    if path.is_file():
+    if path.is_file() and begun(folder):
         return require_unchanged(claim, json.loads(path.read_text("utf-8"))["sha256"])
     atomic_write(path, json.dumps({**claim.to_json(), "sha256": claim.sha256}, indent=1, ensure_ascii=False) + "\n")
     return None

@@ -75,17 +75,39 @@ def experiments() -> dict[str, Experiment]:
     package = import_module("palimpsest.audit.experiments")
     modules = (import_module(f"{package.__name__}.{found.name}") for found in iter_modules(package.__path__))
     made = [module.EXPERIMENT() for module in modules if hasattr(module, "EXPERIMENT")]
-    made += [point.load()() for point in metadata.entry_points(group=GROUP)]
+    made += [_loaded(point) for point in metadata.entry_points(group=GROUP)]
+    names = [one.name for one in made]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SettingError(f"Two experiments are called {twice[0]!r}; give the one of your own another name.")
     return {one.name: one for one in sorted(made, key=lambda one: one.name)}
+
+
+def _loaded(point: metadata.EntryPoint) -> Experiment:
+    """The experiment of another package."""
+    try:
+        made = point.load()()
+    except Exception as error:  # whatever somebody else's module does when it is imported
+        raise SettingError(
+            f"The experiment {point.value!r} of another package cannot be loaded ({error}); mend or remove that package."
+        ) from error
+    if not isinstance(made, Experiment):
+        parts = ("name", "criteria", "needs", "units", "seconds", "measure", "conclude")
+        missing = ", ".join(part for part in parts if not hasattr(made, part))
+        raise SettingError(
+            f"The experiment {point.value!r} of another package lacks {missing}; an experiment has them."
+        )
+    return made
 
 
 def chosen_experiments(names: Sequence[str] | None) -> dict[str, Experiment]:
     """The experiments of these names, or all.
 
     Raises:
-        SettingError: there is none of a name.
+        SettingError: there is none of a name, or no name.
     """
     every = experiments()
+    if names is not None and not names:
+        raise SettingError("No experiment is named; name some, or leave the choice out to run all.")
     for name in names or ():
         if name not in every:
             raise SettingError(f"There is no experiment called {name!r}.{did_you_mean(name, list(every))}")

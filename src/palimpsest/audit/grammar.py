@@ -5,7 +5,7 @@ With [lo, hi] the interval of an endpoint (larger is better), and tau_F <= tau_P
     PASS        lo >= tau_P
     PARTIAL     tau_F <= lo < tau_P
     WEAK        lo < tau_F <= hi            the floor cannot be excluded
-    FAIL        hi < tau_F                  reliably below the floor
+    FAIL        hi < tau_F                  reliably below the floor, or below `fail_below` where the rules set that lower
     wide        hi - lo > tau_P - tau_F     the interval cannot tell floor from bar
 
 Only PARTIAL and WEAK can be underpowered: what has passed or failed stays so, however many records are added. The number of
@@ -16,7 +16,7 @@ Then, in this order, each downwards only:
 
 1. where a test was made, PASS needs a p below the rules' significance after Holm's adjustment over every record they name;
 2. a missing control that the rules ask for makes a record NOT_TESTED, or caps it at PARTIAL, as the rules say; a control
-   designed by the claim's own author is missing;
+   designed by the claim's own author is missing, and so is one whose number is not known;
 3. a control that failed its own check takes one step: PASS to PARTIAL to WEAK. It stops there, for a null that misbehaves says
    that the measurement cannot be read, and not that the claim is false;
 4. evidence of an instrument, a quotation, or numbers from facts that also chose the place cap at PARTIAL.
@@ -28,7 +28,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, inf, isfinite, isnan
 
-from palimpsest.audit.evidence import NULLS, Evidence
+from palimpsest.audit.evidence import NULLS, Control, Evidence
 from palimpsest.audit.report_data import EndpointResult, Status, worst
 from palimpsest.audit.rules import Bar, Part, Rules
 from palimpsest.statistics import Estimate, holm
@@ -40,15 +40,22 @@ CAPPED = {
 }
 
 
-def interval_status(low: float, high: float, floor: float, bar: float) -> Status:
-    """The status of an interval; one that is not known excludes nothing."""
+def interval_status(low: float, high: float, floor: float, bar: float, fail_below: float | None = None) -> Status:
+    """The status of an interval; one that is not known excludes nothing.
+
+    Args:
+        low, high: its ends.
+        floor, bar: what they are held against.
+        fail_below: where a number between this and the floor says nothing either way, such as a likelihood ratio near 1.
+    """
     low, high = (-inf if isnan(low) else low), (inf if isnan(high) else high)
     slack = ROUNDING * max(abs(floor), abs(bar), 1.0)
     if low >= bar - slack:
         return Status.PASS
     if low >= floor - slack:
         return Status.PARTIAL
-    return Status.WEAK if high >= floor - slack else Status.FAIL
+    fails = floor if fail_below is None else fail_below
+    return Status.WEAK if high >= fails - slack else Status.FAIL
 
 
 def needed(estimate: Estimate, floor: float, bar: float) -> int | None:
@@ -84,7 +91,7 @@ def judge(one: Evidence, bar: Bar, p: float | None, significance: float) -> Endp
     result = EndpointResult(
         endpoint=one.endpoint,
         evidence=one.id,
-        status=interval_status(estimate.low, estimate.high, bar.floor, bar.bar),
+        status=interval_status(estimate.low, estimate.high, bar.floor, bar.bar, bar.fails),
         floor=bar.floor,
         bar=bar.bar,
         estimate=estimate,
@@ -94,7 +101,8 @@ def judge(one: Evidence, bar: Bar, p: float | None, significance: float) -> Endp
         reason="",
     )
     if isnan(estimate.value):
-        because = f"{one.endpoint} could not be estimated" + (f": {one.note.rstrip('.')}" if one.note else "")
+        why = estimate.method or one.note  # an estimate that could not be made says why in its method
+        because = f"{one.endpoint} could not be estimated" + (f": {why.rstrip('.')}" if why else "")
         return replace(result, status=Status.NOT_TESTED, reason=f"{because}.")
     status, said = result.status, [_said(one, bar, result.status)]
     if status is Status.WEAK and bar.partial_on and bar.partial_on in one.data:
@@ -104,7 +112,7 @@ def judge(one: Evidence, bar: Bar, p: float | None, significance: float) -> Endp
     if status is Status.PASS and p is not None and p >= significance:
         status = Status.PARTIAL
         said.append(f"its p is {p:.2g} after Holm's adjustment")
-    independent = {control.kind for control in one.controls if control.provenance != "claim-author"}
+    independent = {control.kind for control in one.controls if _is_there(control)}
     if missing := [kind for kind in bar.requires if kind not in independent]:
         status = Status.NOT_TESTED
         said.append(f"without {missing[0]} ({NULLS[missing[0]]}) it is not scored")
@@ -125,12 +133,17 @@ def judge(one: Evidence, bar: Bar, p: float | None, significance: float) -> Endp
     return replace(result, status=status, n_needed=n, reason="; ".join(said) + ".")
 
 
+def _is_there(control: Control) -> bool:
+    """Whether a control counts: its number is known, and somebody else than the claim's author designed it."""
+    return control.provenance != "claim-author" and not isnan(control.estimate.value)
+
+
 def _said(one: Evidence, bar: Bar, status: Status) -> str:
     where = {
         Status.PASS: f"lies above the bar {bar.bar:g}",
         Status.PARTIAL: f"lies above the floor {bar.floor:g} and not above the bar {bar.bar:g}",
         Status.WEAK: f"cannot exclude the floor {bar.floor:g}",
-        Status.FAIL: f"lies below the floor {bar.floor:g}",
+        Status.FAIL: f"lies below {'the floor ' if bar.fail_below is None else ''}{bar.fails:g}",
     }[status]
     name = one.endpoint if not one.about else f"{one.endpoint} ({one.about})"
     return f"{name}, {one.estimate}, {where}"

@@ -5,7 +5,7 @@ than the minutes there are, the most expensive experiments give up facts first, 
 said in the plan, in the report, and in the n of every estimate.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from palimpsest.audit.setting import Setting
 
 LAYERS = 10  # centres of windows, about; every layer where there are no more than a few above
 ALL_UP_TO = 12
-LEAST_UNITS = 16  # an experiment is not cut below so many
+LEAST_UNITS = {"smoke": 6, "standard": 16, "full": 16}  # an experiment is not cut below so many
 STEP = 0.8  # what is left of the dearest experiment's units in each round of cutting
 
 
@@ -61,6 +61,10 @@ class AuditPlan:
         """Minutes."""
         return sum(step.minutes for step in self.steps)
 
+    def of(self, experiments: Container[str]) -> "AuditPlan":
+        """The part of the plan that is about these experiments."""
+        return replace(self, steps=tuple(step for step in self.steps if step.experiment in experiments))
+
     @property
     def cuts(self) -> dict[str, int]:
         """Experiments that get fewer facts than there are."""
@@ -78,7 +82,19 @@ class AuditPlan:
             for step in self.steps
             if step.units < step.asked and self.minutes is not None
         ]
+        if self.minutes is not None and self.estimated > self.minutes:
+            told.append(
+                f"About {self.estimated:.1f} minutes are expected, more than {self.minutes:g}: no experiment is cut further; "
+                "name fewer with --only, or choose a smaller size."
+            )
         return told
+
+    def label(self, experiment: str) -> str:
+        """Which experiment is running, and what is left after it."""
+        names = [step.experiment for step in self.steps]
+        at = names.index(experiment)
+        left = sum(step.minutes for step in self.steps[at + 1 :])
+        return f"{experiment} ({at + 1} of {len(names)}, then {left:.0f} min)"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -110,17 +126,18 @@ def planned(bench: Bench, experiments: Mapping[str, Experiment], minutes: float 
     for name, made in experiments.items():
         units = len(made.units(bench.setting))
         steps.append(Step(name, units, units, made.seconds(bench) if units else 0.0))
-    return AuditPlan(tuple(_cut(steps, minutes)), minutes, bench.setting.layers, bench.setting.n_layers)
+    least = LEAST_UNITS[bench.setting.size]
+    return AuditPlan(tuple(_cut(steps, minutes, least)), minutes, bench.setting.layers, bench.setting.n_layers)
 
 
-def _cut(steps: Sequence[Step], minutes: float | None) -> list[Step]:
+def _cut(steps: Sequence[Step], minutes: float | None, least: int) -> list[Step]:
     found = list(steps)
     while minutes is not None and sum(step.minutes for step in found) > minutes:
-        able = [step for step in found if step.units > LEAST_UNITS]
+        able = [step for step in found if step.units > least]
         if not able:
             break
         dearest = max(able, key=lambda step: step.minutes)
-        fewer = max(LEAST_UNITS, int(dearest.units * STEP))
+        fewer = max(least, int(dearest.units * STEP))
         found[found.index(dearest)] = replace(dearest, units=fewer)
     return found
 

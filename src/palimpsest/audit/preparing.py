@@ -32,7 +32,7 @@ from palimpsest.world import made_world
 SAMPLES = {"smoke": 4, "standard": 10, "full": 20}
 WINDOW = 3
 CHOOSING = "tracing"  # whose restoration chooses the place
-SETTING = "setting.json"
+SETTING, DISCOVER = "setting.json", "discover"
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,14 @@ def prepare(
                 "left_out": dict(chosen.left_out),
                 "asked_facts": chosen.asked,
             }
-            atomic_write(folder / SETTING, json.dumps(plain(record), indent=1) + "\n")
+            _store(folder, record)
         bench.setting = setting
     else:
         plan = AuditPlan.from_json(stored["plan"], setting.layers, setting.n_layers)
+        there = {step.experiment for step in plan.steps}
+        if later := {name: made for name, made in experiments.items() if name not in there}:
+            plan = replace(plan, steps=(*plan.steps, *planned(bench, later, None).steps))
+            _store(folder, {**stored, "plan": plan.to_json()})
     gates = (
         {}
         if dry
@@ -151,7 +155,7 @@ def discovered(bench: Bench, folder: Path, progress: Progress | None) -> int:
     choosing = replace(setting, confirmation=setting.discovery, discovery=(), cuts=None)
     made = chosen_experiments([CHOOSING])[CHOOSING]
     rows = run_rows(
-        made, Bench(bench.model, bench.facts, choosing, bench.folder, bench.pool), folder / "discover", progress
+        made, Bench(bench.model, bench.facts, choosing, bench.folder, bench.pool), folder / DISCOVER, progress
     )
     values = {}
     for layer in setting.layers:
@@ -159,6 +163,15 @@ def discovered(bench: Bench, folder: Path, progress: Progress | None) -> int:
         values[layer] = next((one.estimate.value for one in found if one.endpoint == "restoration"), float("nan"))
     known = {layer: value for layer, value in values.items() if not np.isnan(value)}
     return max(known, key=lambda layer: known[layer]) if known else setting.place.centre
+
+
+def begun(folder: Path) -> bool:
+    """Whether a folder holds evidence: rows that chose the place, or the setting that everything after was measured in."""
+    return (folder / SETTING).is_file() or (folder / DISCOVER).is_dir()
+
+
+def _store(folder: Path, record: Mapping[str, Any]) -> None:
+    atomic_write(folder / SETTING, json.dumps(plain(record), indent=1) + "\n")
 
 
 def _stored(folder: Path, model: Model, asked: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -126,7 +126,7 @@ def _narrative(case: Case, part: Part) -> tuple[Status, str]:
         for bar in (bar for one in case.rules.parts_for(criterion, case.reading.tag) for bar in one.of):
             for record in case.found.get(bar.endpoint, ()):
                 heard = True
-                status = interval_status(record.estimate.low, record.estimate.high, bar.floor, bar.bar)
+                status = interval_status(record.estimate.low, record.estimate.high, bar.floor, bar.bar, bar.fails)
                 if status.establishes:
                     affirm.add(record.family)
                 elif status is Status.FAIL:

@@ -58,6 +58,12 @@ class Bar:
     cap_without: tuple[str, ...] = ()
     partial_on: str = ""  # name in the evidence's data of the estimate that is held against the floor
     countable: bool = True  # whether more records narrow its interval
+    fail_below: float | None = None  # where it fails, if that is lower than the floor
+
+    @property
+    def fails(self) -> float:
+        """What lies below this for sure has failed."""
+        return self.floor if self.fail_below is None else self.fail_below
 
 
 @dataclass(frozen=True)
@@ -232,6 +238,10 @@ def _part(record: Mapping[str, Any], endpoints: Mapping[str, Endpoint], where: s
         if one.floor > one.bar:
             raise RecordError(
                 f"{where}, {one.endpoint}, has its floor {one.floor} above its bar {one.bar}; larger is better."
+            )
+        if one.fails > one.floor:
+            raise RecordError(
+                f"{where}, {one.endpoint}, fails below {one.fails}, which is above its floor {one.floor}; larger is better."
             )
     part = Part(**{**record, "of": bars, "tags": tuple(record.get("tags", ())), "over": tuple(record.get("over", ()))})
     require_known("tag", part.tags, TAGS, where)

@@ -20,8 +20,10 @@ from palimpsest.runs import Plan, Progress, Run
 FORMAT = 1  # of rows; raised when an experiment's rows change their meaning
 
 
-def run_rows(made: Experiment, bench: Bench, folder: Path, progress: Progress | None = None) -> list[Row]:
-    """Every unit's row, measured or read back; those that failed have "error"."""
+def run_rows(
+    made: Experiment, bench: Bench, folder: Path, progress: Progress | None = None, label: str = ""
+) -> list[Row]:
+    """Every unit's row, measured or read back; those that failed have "error". Progress is told `label`, or the name."""
     units = list(made.units(bench.setting))
     if not units:
         return []
@@ -34,7 +36,7 @@ def run_rows(made: Experiment, bench: Bench, folder: Path, progress: Progress | 
             except PalimpsestError as error:
                 run.fail(unit, error)
             if progress:
-                progress(run.done, run.total, made.name)
+                progress(run.done, run.total, label or made.name)
         if run.done == run.total:
             run.finish({})
         return list(run.records)

@@ -1,7 +1,9 @@
 """`palimpsest audit MODEL [FACTS] --claim rome-2022 --size standard --out DIR`."""
 
+import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,26 +12,29 @@ from palimpsest.cli.common import (
     exit_code,
     json_option,
     model_argument,
+    out_option,
     progress_bar,
     read,
-    required_out,
     show,
     table,
 )
+
+if TYPE_CHECKING:
+    from palimpsest.audit.planning import AuditPlan
 
 
 @click.command("audit")
 @model_argument
 @device_option
 @click.argument("facts", required=False)
-@required_out
+@out_option
 @click.option("--claim", default="rome-2022", show_default=True, help="A claim that ships, or a claim file.")
 @click.option(
     "--size", default="standard", show_default=True, help="smoke (minutes on a small model), standard, or full."
 )
 @click.option("--rules", default="mv27-formal", show_default=True, help="mv27-formal, mv27-criterion, or a rules file.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Of measuring; the plan is cut to fit.")
-@click.option("--only", help="Experiments to run, with commas; what is not run is not tested.")
+@click.option("--only", help="Experiments to run beside tracing, with commas; the rest is not tested.")
 @click.option("--dry-run", is_flag=True, help="Tell the plan (experiments, facts, minutes) and measure nothing.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every draw.")
 @json_option
@@ -37,7 +42,7 @@ def command(
     model: str,
     device: str | None,
     facts: str | None,
-    out: str,
+    out: str | None,
     claim: str,
     size: str,
     rules: str,
@@ -52,17 +57,22 @@ def command(
     FACTS have true and new answers; the shipped ones when none are given, or the made world's for a model of it. The same
     command takes an interrupted audit up again.
     """
+    if out is None and not dry_run:
+        raise click.UsageError(
+            "say where the audit is kept, with --out DIR; --dry-run tells the plan and keeps nothing."
+        )
     file = read(facts) if facts else None
-    names = [name.strip() for name in only.split(",") if name.strip()] if only else None
+    names = [name.strip() for name in only.split(",") if name.strip()] if only is not None else None
     from palimpsest.audit.audit import audit, plan_audit
     from palimpsest.model import load
 
     loaded = load(model, device=device)
     given = list(file) if file is not None else None
     if dry_run:
-        planned = plan_audit(loaded, given, claim=claim, size=size, minutes=minutes, only=names, seed=seed)
-        show(as_json, planned.to_json(), lambda: _told(planned.to_json()))
+        planned = plan_audit(loaded, given, claim=claim, size=size, rules=rules, minutes=minutes, only=names, seed=seed)
+        show(as_json, planned.to_json(), lambda: _told(planned))
         return
+    assert out is not None  # asked above
     report = audit(
         loaded,
         given,
@@ -73,7 +83,7 @@ def command(
         minutes=minutes,
         only=names,
         seed=seed,
-        command=" ".join(["palimpsest", *sys.argv[1:]]),
+        command=shlex.join(["palimpsest", *sys.argv[1:]]),
         progress=progress_bar(),
     )
     record = report.to_json()
@@ -83,14 +93,10 @@ def command(
         exit_code(file)
 
 
-def _told(plan: dict[str, object]) -> str:
+def _told(plan: "AuditPlan") -> str:
     """The plan as a table, and what it leaves out."""
-    steps = plan["steps"]
-    assert isinstance(steps, list)
     rows = [
-        {"experiment": s["experiment"], "units": s["units"], "of": s["asked"], "minutes": round(s["minutes"], 1)}
-        for s in steps
+        {"experiment": step.experiment, "units": step.units, "of": step.asked, "minutes": round(step.minutes, 1)}
+        for step in plan.steps
     ]
-    left_out = plan["left_out"]
-    assert isinstance(left_out, list)
-    return "\n".join([table(rows), "", f"about {plan['estimated']} minutes", *left_out])
+    return "\n".join([table(rows), "", f"about {plan.estimated:.1f} minutes", *plan.left_out()])

@@ -35,6 +35,7 @@ TESTS = {
     "beta": "T7: bleed follows read-out overlap",
 }
 STORE, ENTITY = 0.3, 0.7  # of sigma_sub: below the one a store, above the other an entity code
+READABLE = 0.1  # log-odds that a fact must lose itself to speak for an account, as in the experiment
 
 
 def dissociation(report: Plain, records: Records) -> Panel:
@@ -53,7 +54,10 @@ def dissociation(report: Plain, records: Records) -> Panel:
         ]
         blocks.append(matrix("Interventions by tasks", [str(one.get("text", "")) for one in columns], shown))
         specific = [
-            [str(rows[i].get("text", "")), "" if (v := number(one.get("value"))) is None else f"{v:.2f}"]
+            [
+                str(rows[i].get("text", "")),
+                "—" if (v := number(one.get("value"))) is None else f"{round(v, 2) + 0.0:.2f}",
+            ]
             for i, one in enumerate(found.get("specificity") or ())
         ]
         blocks.append(
@@ -70,11 +74,17 @@ def dissociation(report: Plain, records: Records) -> Panel:
             words(str(double.get("sentence", "")), records.href(double.get("evidence"))),
         ]
         conditions = [
-            [str(one.get("text", "")), sortable(one.get("estimate")), "holds" if one.get("holds") else "does not hold"]
+            [str(one.get("text", "")), sortable(one.get("estimate")), "yes" if one.get("holds") else "no"]
             for one in double.get("conditions") or ()
         ]
         if conditions:
-            blocks.append(grid("Conditions of the double dissociation", ["condition", "measured", ""], conditions))
+            note = (records.first("double-dissociation") or {}).get("note", "")
+            blocks.append(
+                words(
+                    f"D_A|b is the share of task b that is lost under A, DD how much more each loses under its own. {note}"
+                )
+            )
+            blocks.append(grid("Conditions of the double dissociation", ["condition", "measured", "holds"], conditions))
     return Panel(
         "dissociation",
         "Dissociation matrix",
@@ -106,40 +116,7 @@ def storage(report: Plain, records: Records) -> Panel:
             )
         )
     if tests:
-        rows = [
-            {"name": f"{_test(name).partition(':')[0]} {name}" if name in TESTS else name, "value": value}
-            for name, value in tests.items()
-        ]
-        rows.append({"name": "all together", **(found.get("estimate") or {})})
-        drawn = bars(
-            "log10 likelihood ratio by test",
-            rows,
-            include=(-1.0, 0.0, 1.0),
-            axis="log10 likelihood ratio; right is storage",
-        )
-        blocks.append(
-            figure(
-                drawn,
-                "Each test by itself, and their product; left speaks for an entity bottleneck, right for storage.",
-            )
-        )
-        without, auroc, values = (data.get(name) or {} for name in ("without", "auroc_on_organisms", "tests"))
-        blocks.append(
-            grid(
-                "Tests of storage",
-                ["test", "measured", "log10 likelihood ratio", "all without it", "AUROC on organisms"],
-                [
-                    [
-                        _test(name),
-                        sortable(values.get(name)),
-                        _number(value),
-                        _number(without.get(name)),
-                        sortable(auroc[name]) if estimate_of(auroc.get(name)) is not None else _number(auroc.get(name)),
-                    ]
-                    for name, value in tests.items()
-                ],
-            )
-        )
+        blocks += _tests(found.get("estimate"), data, tests)
     if estimate_of(found.get("subspace")) is not None:
         blocks.append(
             words(
@@ -147,7 +124,7 @@ def storage(report: Plain, records: Records) -> Panel:
                 records.href("sigma-subspace"),
             )
         )
-    sigmas = _by_fact(records)
+    sigmas, every = _by_fact(records)
     drawn = strip(
         "sigma of each fact",
         sigmas,
@@ -156,7 +133,12 @@ def storage(report: Plain, records: Records) -> Panel:
         "other relations lost over the fact lost, by what its relation reads; beyond 1.5 at the edge",
     )
     if drawn:
-        blocks.append(figure(drawn, f"One dot a fact ({len(sigmas)} facts)."))
+        blocks.append(
+            figure(
+                drawn,
+                f"One dot a fact: {len(sigmas)} of {every} facts lose at least {READABLE} log-odds themselves.",
+            )
+        )
     accounts = {
         str(name): value for name, share in (data.get("accounts") or {}).items() if (value := number(share)) is not None
     }
@@ -173,15 +155,51 @@ def storage(report: Plain, records: Records) -> Panel:
     )
 
 
-def _by_fact(records: Records) -> list[float]:
-    """sigma_sub of each fact that lost something."""
+def _tests(total: object, data: Plain, tests: Plain) -> list[dict[str, Any]]:
+    """The likelihood ratio test by test, drawn and in a table."""
+    rows = [
+        {"name": f"{_test(name).partition(':')[0]} {name}" if name in TESTS else name, "value": value}
+        for name, value in tests.items()
+    ]
+    rows.append({"name": "all together", **(total if isinstance(total, Mapping) else {})})
+    drawn = bars(
+        "log10 likelihood ratio by test",
+        rows,
+        include=(-1.0, 0.0, 1.0),
+        axis="log10 likelihood ratio; right is storage",
+    )
+    drawn_tests = figure(
+        drawn,
+        "Each test by itself, and their product; left speaks for an entity bottleneck, right for storage.",
+    )
+    without, auroc, values = (data.get(name) or {} for name in ("without", "auroc_on_organisms", "tests"))
+    table = grid(
+        "Tests of storage",
+        ["test", "measured", "log10 likelihood ratio", "all without it", "AUROC on organisms"],
+        [
+            [
+                _test(name),
+                sortable(values.get(name)),
+                _number(value),
+                _number(without.get(name)),
+                sortable(auroc[name]) if estimate_of(auroc.get(name)) is not None else _number(auroc.get(name)),
+            ]
+            for name, value in tests.items()
+        ],
+    )
+    return [drawn_tests, table]
+
+
+def _by_fact(records: Records) -> tuple[list[float], int]:
+    """sigma_sub of each fact that loses enough itself to be divided by, and of how many facts."""
     held = ((records.first("sigma-subspace") or {}).get("data") or {}).get("facts") or {}
     pairs = [
         (number(pair[0]), number(pair[1]))
         for pair in held.values()
         if isinstance(pair, list | tuple) and len(pair) == 2
     ]
-    return [above / under for above, under in pairs if above is not None and under is not None and under > 0]
+    known = [(above, under) for above, under in pairs if above is not None and under is not None]
+    return [above / under for above, under in known if under >= READABLE], len(known)
 
 
 def _test(name: str) -> str:

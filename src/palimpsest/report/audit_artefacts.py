@@ -1,4 +1,4 @@
-"""Panels of the artefacts: MTMM, explanation graph, nomological network, level-evidence matrix, dose and response.
+"""Panels of the artefacts: MTMM, explanation graph, nomological network, level-evidence matrix.
 
 Their plain data are what `palimpsest.audit.artefacts` made of the evidence; each module there says its shape. An artefact that was
 not made is shown as not measured, with the reason it gives ("why").
@@ -18,7 +18,7 @@ from palimpsest.report.audit_blocks import (
     sortable,
     words,
 )
-from palimpsest.report.audit_charts import Axes, Curve, Mark, bars, curves
+from palimpsest.report.audit_charts import bars
 from palimpsest.report.audit_graph import Edge, graph
 from palimpsest.report.audit_records import Plain, Records, estimate_of
 from palimpsest.report.audit_view import STATUSES, why_not
@@ -31,7 +31,6 @@ STYLE_WORDS = {
     "refuted": "crossed out: tested, and absent",
     "untested": "dotted: not tested",
 }
-STRATA = ("target", "paraphrases", "entailed", "same_subject", "neighbours", "far")
 
 
 def artefact(report: Plain, name: str) -> Plain:
@@ -43,95 +42,6 @@ def artefact(report: Plain, name: str) -> Plain:
 def absence(report: Plain, name: str, *endpoints: str) -> str:
     """Why an artefact is not there: its own reason, else that of its endpoints."""
     return str(artefact(report, name).get("why") or why_not(report, name, *endpoints))
-
-
-def dose(report: Plain, records: Records) -> Panel:
-    """Curves of every stratum with bands, the random direction, ED50, TD20 and the window."""
-    found, blocks = artefact(report, "dose"), []
-    if found.get("curves"):
-        blocks.append(
-            figure(
-                _dose_drawing(found),
-                "The edited fact, its paraphrases and what follows from it: probability of the new "
-                "answer. What must stay: share of prompts that are right. Grey: a random direction of equal norm, and "
-                "Hill's curve. Shaded: the window.",
-            )
-        )
-        if (room := found.get("window")) and room.get("sentence"):
-            blocks.append(words(str(room["sentence"]), records.href("therapeutic-index")))
-        names = list(found.get("td20") or found.get("index") or {})
-        parts = ("td20", "index", "safety", "above_one")
-        rows = [
-            [
-                _said(one),
-                *(sortable((found.get(part) or {}).get(one), records.href("therapeutic-index")) for part in parts),
-            ]
-            for one in names
-        ]
-        if rows:
-            blocks.append(
-                grid("Doses by kind of harm", ["harm to", "TD20", "TD20 / ED50", "TD05 / ED95", "P(TI > 1)"], rows)
-            )
-    for endpoint, said in (
-        ("therapeutic-index", "Therapeutic index, worst kind of harm"),
-        ("graded", "Graded up to the peak"),
-        ("graded-fit", "Hill's curve fits"),
-        ("graded-decline", "Decline after the peak"),
-        ("selectivity-same-subject", "Selectivity, same subject"),
-        ("selectivity-near", "Selectivity, neighbours"),
-    ):
-        blocks += record_words(records, endpoint, said)
-    return Panel(
-        "dose",
-        "Dose and response",
-        "One edit, scaled from nothing to three times its size and never optimised again: where it works, where it harms, and the "
-        "room between.",
-        blocks,
-        absence(report, "dose", "graded", "therapeutic-index"),
-    )
-
-
-def _dose_drawing(found: Plain) -> Any:
-    series = []
-    for name in (one for one in STRATA if one in found["curves"]):
-        held = found["curves"][name]
-        series.append(
-            Curve(
-                str(held.get("text") or _said(name)),
-                found["doses"],
-                held.get("value") or (),
-                held.get("low") or (),
-                held.get("high") or (),
-            )
-        )
-    random = found.get("random") or {}
-    if held := (random.get("curves") or {}).get("target"):
-        series.append(
-            Curve(
-                "a random direction",
-                random.get("doses") or (),
-                held.get("value") or (),
-                held.get("low") or (),
-                held.get("high") or (),
-                quiet=True,
-            )
-        )
-    if hill := found.get("hill"):
-        series.append(Curve("Hill's curve of the mean", found["doses"], hill.get("curve") or (), quiet=True))
-    room = found.get("window") or {}
-    first, last = number(room.get("from")), number(room.get("to"))
-    largest = max(map(float, found["doses"]))
-    marks = [
-        Mark(at, f"{name} {at:.2f}")
-        for name, at in (("ED50", first), ("TD20", last))
-        if at is not None and at <= largest
-    ]
-    shaded = (first, min(last, largest)) if room.get("open") and first is not None and last is not None else None
-    return curves(
-        "dose and response",
-        series,
-        Axes("dose of the edit", "answer kept or changed", (0.0, 1.0), marks, shaded, 320.0),
-    )
 
 
 def mtmm(report: Plain, records: Records) -> Panel:
@@ -198,6 +108,7 @@ def graph_panel(report: Plain, records: Records) -> Panel:
     """What feeds what, and how well each arrow stands."""
     found, blocks = artefact(report, "graph"), []
     if found.get("nodes"):
+        text = {str(node["id"]): str(node.get("text") or node["id"]) for node in found["nodes"]}
         edges = [
             Edge(
                 str(e["source"]),
@@ -210,7 +121,7 @@ def graph_panel(report: Plain, records: Records) -> Panel:
         ]
         drawn = graph(
             "explanation graph",
-            {str(node["id"]): str(node.get("text") or node["id"]) for node in found["nodes"]},
+            text,
             edges,
         )
         blocks.append(figure(drawn, "; ".join(STYLE_WORDS.values()).capitalize() + "."))
@@ -218,11 +129,11 @@ def graph_panel(report: Plain, records: Records) -> Panel:
         blocks.append(
             grid(
                 "Edges",
-                ["from", "to", "drawn", "share of the total effect", "why"],
+                ["from", "to", "drawn", "measured", "why"],
                 [
                     [
-                        e["source"],
-                        f"{e['target']}{f' ({label})' if (label := e.get('label')) else ''}",
+                        text.get(str(e["source"]), e["source"]),
+                        f"{text.get(str(e['target']), e['target'])}{f' ({label})' if (label := e.get('label')) else ''}",
                         e.get("style", ""),
                         sortable(e.get("estimate"), _edge_href(e, records)),
                         e.get("why", ""),
@@ -253,76 +164,10 @@ def _edge_href(edge: Plain, records: Records) -> str:
 
 def network(report: Plain, records: Records) -> Panel:
     """Predictions of every reading and what became of them, and the relations an account would link."""
-    found, blocks = artefact(report, "network"), []
-    for reading in found.get("readings") or ():
-        blocks.append(heading(str(reading.get("reading", ""))))
-        counts = ", ".join(
-            f"{reading.get(name, 0)} {name}" for name in ("predicted", "tested", "confirmed", "supported", "undecided")
-        )
-        blocks.append(
-            words(f"{_status_word(reading.get('status'))}: {counts}, {reading.get('contradicted', 0)} contradicted.")
-        )
-        if reading.get("banner"):
-            blocks.append(words(str(reading["banner"])))
-        edges = list(reading.get("edges") or ())
-        drawn = graph(
-            f"predictions of {reading.get('reading')}",
-            {str(n["id"]): str(n.get("text") or n["id"]) for n in reading["nodes"]},
-            [
-                Edge(
-                    str(e["source"]),
-                    str(e["target"]),
-                    str(e.get("style", "untested")),
-                    f"{e.get('text')}: {e.get('outcome')}",
-                    _edge_href(e, records),
-                )
-                for e in edges
-            ],
-            row=58.0,
-        )
-        blocks.append(
-            figure(
-                drawn,
-                "Solid: confirmed. Dashed: supported or undecided. Crossed out: contradicted. Dotted: not tested.",
-            )
-        )
-        blocks.append(
-            grid(
-                f"Predictions of {reading.get('reading')}",
-                ["prediction", "endpoint", "floor", "bar", "measured", "outcome", "rivals that deny it"],
-                [
-                    [
-                        e.get("text", ""),
-                        e["target"],
-                        e.get("floor", ""),
-                        e.get("bar", ""),
-                        sortable(e.get("estimate"), _edge_href(e, records)),
-                        e.get("outcome", ""),
-                        ", ".join(map(str, e.get("rivals") or ())),
-                    ]
-                    for e in edges
-                ],
-            )
-        )
-    relations = list(found.get("relations") or ())
-    if relations:
-        blocks.append(heading("Relations between measurements, fact by fact"))
-        blocks.append(
-            grid(
-                "Relations between measurements",
-                ["between", "because", "expected", "Spearman's rho", "outcome"],
-                [
-                    [
-                        " and ".join(map(str, one.get("between") or ())),
-                        one.get("text", ""),
-                        one.get("expected", ""),
-                        sortable(one.get("rho"), _edge_href(one, records)),
-                        f"{one.get('outcome', '')}{f': {why}' if (why := one.get('why')) else ''}",
-                    ]
-                    for one in relations
-                ],
-            )
-        )
+    found = artefact(report, "network")
+    blocks = [block for reading in found.get("readings") or () for block in _of_reading(reading, records)]
+    if relations := list(found.get("relations") or ()):
+        blocks += [heading("Relations between measurements, fact by fact"), _relations(relations, records)]
     return Panel(
         "network",
         "Nomological network",
@@ -330,6 +175,83 @@ def network(report: Plain, records: Records) -> Panel:
         blocks,
         absence(report, "network"),
     )
+
+
+def _of_reading(reading: Plain, records: Records) -> list[dict[str, Any]]:
+    """The predictions of one reading, drawn and in a table."""
+    blocks = [heading(str(reading.get("reading", "")))]
+    counts = ", ".join(
+        f"{reading.get(name, 0)} {name}" for name in ("predicted", "tested", "confirmed", "supported", "undecided")
+    )
+    blocks.append(
+        words(f"{_status_word(reading.get('status'))}: {counts}, {reading.get('contradicted', 0)} contradicted.")
+    )
+    if reading.get("banner"):
+        blocks.append(words(str(reading["banner"])))
+    edges = list(reading.get("edges") or ())
+    drawn = graph(
+        f"predictions of {reading.get('reading')}",
+        {_apart(n["id"], n.get("kind")): str(n.get("text") or n["id"]) for n in reading["nodes"]},
+        [
+            Edge(
+                _apart(e["source"], "claim"),
+                _apart(e["target"], "endpoint"),
+                str(e.get("style", "untested")),
+                f"{e.get('text')}: {e.get('outcome')}",
+                _edge_href(e, records),
+            )
+            for e in edges
+        ],
+        row=58.0,
+    )
+    blocks.append(
+        figure(
+            drawn,
+            "Solid: confirmed. Dashed: supported or undecided. Crossed out: contradicted. Dotted: not tested.",
+        )
+    )
+    blocks.append(
+        grid(
+            f"Predictions of {reading.get('reading')}",
+            ["prediction", "endpoint", "floor", "bar", "measured", "outcome", "rivals that deny it"],
+            [
+                [
+                    e.get("text", ""),
+                    e["target"],
+                    e.get("floor", ""),
+                    e.get("bar", ""),
+                    sortable(e.get("estimate"), _edge_href(e, records)),
+                    e.get("outcome", ""),
+                    ", ".join(map(str, e.get("rivals") or ())),
+                ]
+                for e in edges
+            ],
+        )
+    )
+    return blocks
+
+
+def _relations(relations: Sequence[Plain], records: Records) -> dict[str, Any]:
+    """Correlations over facts that an account expects."""
+    return grid(
+        "Relations between measurements",
+        ["between", "because", "expected", "Spearman's rho", "outcome"],
+        [
+            [
+                " and ".join(map(str, one.get("between") or ())),
+                one.get("text", ""),
+                one.get("expected", ""),
+                sortable(one.get("rho"), _edge_href(one, records)),
+                f"{one.get('outcome', '')}{f': {why}' if (why := one.get('why')) else ''}",
+            ]
+            for one in relations
+        ],
+    )
+
+
+def _apart(name: object, kind: object) -> str:
+    """A node's id in the drawing: a reading and an endpoint may have one name, such as storage."""
+    return f"{kind} {name}"
 
 
 def levels(report: Plain, records: Records) -> Panel:
@@ -383,7 +305,3 @@ def _level(one: Plain, records: Records) -> dict[str, Any]:
 
 def _status_word(status: object) -> str:
     return STATUSES.get(str(status), STATUSES["NOT_TESTED"])[3].capitalize()
-
-
-def _said(name: object) -> str:
-    return str(name).replace("_", " ")

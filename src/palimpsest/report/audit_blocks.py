@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from palimpsest.report.audit_charts import spark
-from palimpsest.report.audit_records import Plain, Records, bare, estimate_of, interval, written
+from palimpsest.report.audit_records import Plain, Records, bare, estimate_of, in_words, interval, written
 from palimpsest.report.svg import number
 
 
@@ -107,7 +107,7 @@ def record_words(records: Records, endpoint: str, name: str) -> list[dict[str, A
         words(
             f"{name}{f' ({about})' if (about := record.get('about')) else ''}: ",
             records.href(record.get("id")),
-            linked=f"{estimate_of(record.get('estimate'))}",
+            linked=in_words(record.get("estimate")),
         )
         for record in records.of(endpoint)
         if estimate_of(record.get("estimate")) is not None

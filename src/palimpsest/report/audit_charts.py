@@ -17,7 +17,15 @@ SERIES = 6  # classes s0 .. s5 of the style sheet; each has a colour, a dash and
 
 @dataclass(frozen=True)
 class Curve:
-    """A line through points, with a band where intervals are known; `quiet` is a control."""
+    """A line through points, with a band where intervals are known.
+
+    Attributes:
+        name: in the legend.
+        x, y, low, high: as many each; what is None is left out.
+        quiet: a control, drawn in grey.
+        dotless: a fit, drawn as a thin grey line without points.
+        colour: its place among the series' colours; None: the next.
+    """
 
     name: str
     x: Sequence[float]
@@ -25,6 +33,8 @@ class Curve:
     low: Sequence[object] = ()
     high: Sequence[object] = ()
     quiet: bool = False
+    dotless: bool = False
+    colour: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,11 +84,19 @@ def curves(label: str, series: Sequence[Curve], axes: Axes) -> Markup:
     drawn += frame(across, up, axes.x, axes.y, axes.x_ticks)
     colour = 0
     for place, curve in enumerate(series):
-        kind = "quiet" if curve.quiet else f"s{colour % SERIES}"
-        colour += not curve.quiet
+        kind = (
+            "fit"
+            if curve.dotless
+            else "quiet"
+            if curve.quiet
+            else f"s{(colour if curve.colour is None else curve.colour) % SERIES}"
+        )
+        colour += not (curve.quiet or curve.dotless)
         drawn += [*_band(curve, across, up, kind), *_points(curve, across, up, kind)]
         x, y = places[place][0], axes.height + places[place][1]
-        drawn += [line(x, y - 4, x + 24, y - 4, class_=f"curve {kind}"), _marker(kind, x + 12, y - 4, curve.name)]
+        drawn.append(line(x, y - 4, x + 24, y - 4, class_=f"curve {kind}"))
+        if not curve.dotless:
+            drawn.append(_marker(kind, x + 12, y - 4, curve.name))
         drawn.append(words(x + 30, y, curve.name, class_="small"))
     for place, mark in enumerate(axes.marks):
         x = across(mark.x)
@@ -89,7 +107,7 @@ def curves(label: str, series: Sequence[Curve], axes: Axes) -> Markup:
                 x - 4 if near else x + 4,
                 TOP + 10 + 13 * (place % 3),
                 mark.text,
-                class_="small",
+                class_="small named",
                 text_anchor="end" if near else None,
             )
         )
@@ -147,6 +165,8 @@ def _points(curve: Curve, across: Scale, up: Scale, kind: str) -> list[Markup]:
     both = zip(map(number, curve.x), map(number, curve.y), strict=False)
     found = [(x, y) for x, y in both if x is not None and y is not None]
     drawn = [path([(across(x), up(y)) for x, y in found], class_=f"curve {kind}")] if len(found) > 1 else []
+    if curve.dotless:
+        return drawn
     return drawn + [_marker(kind, across(x), up(y), f"{curve.name}: {y:.3g} at {x:g}") for x, y in found]
 
 

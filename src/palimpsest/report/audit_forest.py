@@ -108,7 +108,7 @@ def _row(row: Row, y: float, across: Scale) -> list[object]:
                 drawn.append(path([(tip + lean, y - 4), (tip, y), (tip + lean, y + 4)], class_=f"{kind} arrow"))
     if ends[1] is not None:
         drawn.append(titled("circle", row.says, cx=across(ends[1]), cy=y, r=4.5, class_=f"point {row.status.lower()}"))
-    name = words(LEFT - 12, y + 4, shortened(row.name, 40), text_anchor="end", class_="row-name")
+    name = words(LEFT - 12, y + 4, shortened(row.name, 34), text_anchor="end", class_="row-name")
     return [link(row.href, name), *drawn]
 
 

@@ -4,9 +4,9 @@ solid: an intervention passed. double: two independent families did. dashed: a c
 and found absent (crossed out). untested: dotted. The style is in the line's shape first and in its colour second.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import hypot
 
 from markupsafe import Markup
 
@@ -120,10 +120,8 @@ def _edge(edge: Edge, centres: Mapping[str, tuple[float, float]], height: float)
         down = y2 > y1
         start = (x1, y1 + NODE_HEIGHT / 2 * (1 if down else -1))
         end = (x2, y2 - (NODE_HEIGHT / 2 + 7) * (1 if down else -1))
-    # a long edge bows around the boxes between its ends: below them in the lower half of the drawing, above them in the upper
-    skipped = max(0.0, abs(x2 - x1) / COLUMN - 1)
-    bow = (1 if y1 + y2 > height else -1) * NODE_HEIGHT * min(1.4, 1.1 * skipped)
-    middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + bow)
+    others = [centre for node, centre in centres.items() if node not in (edge.source, edge.target)]
+    middle = _around(start, end, others, height)
     steps = f"M{start[0]:.1f} {start[1]:.1f} Q{middle[0]:.1f} {middle[1]:.1f} {end[0]:.1f} {end[1]:.1f}"
     parts: list[object] = [element("title", edge.says), element("path", d=steps, class_=f"edge {style}")]
     if style == "double":
@@ -135,10 +133,32 @@ def _edge(edge: Edge, centres: Mapping[str, tuple[float, float]], height: float)
     return link(edge.href, *parts) if edge.href else element("g", *parts)
 
 
+def _around(
+    start: tuple[float, float], end: tuple[float, float], boxes: Sequence[tuple[float, float]], height: float
+) -> tuple[float, float]:
+    """The control point of the flattest curve that meets no other box and stays in the drawing, or meets fewest."""
+    straight = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
+    best, fewest = straight, math.inf
+    for step in range(0, 17):
+        for side in (1, -1):
+            middle = (straight[0], straight[1] + side * step * 16)
+            met = 0
+            for t in (i / 24 for i in range(1, 24)):
+                x, y = (
+                    (1 - t) ** 2 * a + 2 * t * (1 - t) * m + t**2 * b
+                    for a, m, b in zip(start, middle, end, strict=True)
+                )
+                met += not 4 <= y <= height - 4
+                met += any(abs(x - cx) < NODE_WIDTH / 2 + 4 and abs(y - cy) < NODE_HEIGHT / 2 + 5 for cx, cy in boxes)
+            if met < fewest:
+                best, fewest = middle, met
+    return best
+
+
 def _head(before: tuple[float, float], tip: tuple[float, float], style: str) -> Markup:
     """The arrow's head, in the direction in which the line arrives."""
     dx, dy = tip[0] - before[0], tip[1] - before[1]
-    length = hypot(dx, dy) or 1.0
+    length = math.hypot(dx, dy) or 1.0
     dx, dy = dx / length, dy / length
     corners = [
         (tip[0] + 7 * dx, tip[1] + 7 * dy),

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from palimpsest.report.audit_blocks import Panel, data_of, figure, grid, heading, record_words, sortable, words
-from palimpsest.report.audit_charts import Axes, Curve, bars, curves, heat, scatter
+from palimpsest.report.audit_charts import Axes, Curve, Mark, bars, curves, heat, scatter
 from palimpsest.report.audit_records import Plain, Records, estimate_of
 from palimpsest.report.audit_view import why_not
 from palimpsest.report.svg import number
+from palimpsest.statistics import Estimate
 
 # endpoint to the words of its rows; all of them are shares of the total effect and share one scale
 SHARES = (
@@ -59,7 +60,7 @@ def maps(report: Plain, records: Records) -> Panel:
                 "nothing, the other colour is below nothing. S is the last subject token, F the last token.",
             )
         )
-        blocks += _profile_lines(records)
+        blocks += _profile_lines(records, (report.get("setting") or {}).get("place") or {})
     blocks += _untrained(records)
     blocks += [
         block for endpoint, name in SHARES[:4] for block in record_words(records, endpoint, f"At the place, {name}")
@@ -74,7 +75,7 @@ def maps(report: Plain, records: Records) -> Panel:
     )
 
 
-def _profile_lines(records: Records) -> list[dict[str, Any]]:
+def _profile_lines(records: Records, place: Plain) -> list[dict[str, Any]]:
     series = []
     for endpoint, name in (SHARES[0], SHARES[3], SHARES[2]):
         for position, letter in POSITIONS:
@@ -82,7 +83,9 @@ def _profile_lines(records: Records) -> list[dict[str, Any]]:
             if profile and profile.get("value"):
                 value, low, high = _ends(profile)
                 series.append(Curve(f"{name}, {letter}", [float(x) for x in profile["layers"]], value, low, high))
-    drawn = curves("the same with intervals", series, Axes("layer", "share of the total effect"))
+    centre = number(place.get("centre"))
+    marks = () if centre is None else (Mark(centre, "the place"),)
+    drawn = curves("the same with intervals", series, Axes("layer", "share of the total effect", marks=marks))
     return [figure(drawn, "The same with 95 % intervals over facts.")] if series else []
 
 
@@ -130,29 +133,7 @@ def planted(report: Plain, records: Records) -> Panel:
     found = data_of(records, "sensitivity")
     slope = estimate_of((records.first("sensitivity-slope") or {}).get("estimate"))
     if found.get("planted"):
-        dots = [
-            (a, b, str(name))
-            for a, b, name in zip(
-                found["planted"],
-                found["reported"],
-                found.get("organisms") or [""] * len(found["planted"]),
-                strict=False,
-            )
-        ]
-        drawn = scatter(
-            "reported against planted layer",
-            dots,
-            "planted layer",
-            "reported layer",
-            None if slope is None else slope.value,
-        )
-        blocks.append(
-            figure(
-                drawn,
-                "Each dot is a model whose facts were put into one known layer; on the dotted line the "
-                "instrument reports it; a level line is an instrument that does not see it.",
-            )
-        )
+        blocks.append(_reported(found, slope))
     rows = [
         {
             "name": f"{record.get('endpoint')}{f', {about}' if (about := record.get('about')) else ''}",
@@ -186,6 +167,31 @@ def planted(report: Plain, records: Records) -> Panel:
         "known of an instrument caps at partial for a claim about another model.",
         blocks,
         why_not(report, "sensitivity"),
+    )
+
+
+def _reported(found: Plain, slope: Estimate | None) -> dict[str, Any]:
+    """Reported against planted layer, one dot an organism."""
+    dots = [
+        (a, b, str(name))
+        for a, b, name in zip(
+            found["planted"],
+            found["reported"],
+            found.get("organisms") or [""] * len(found["planted"]),
+            strict=False,
+        )
+    ]
+    drawn = scatter(
+        "reported against planted layer",
+        dots,
+        "planted layer",
+        "reported layer",
+        None if slope is None else slope.value,
+    )
+    return figure(
+        drawn,
+        "Each dot is a model whose facts were put into one known layer; on the dotted line the "
+        "instrument reports it; a level line is an instrument that does not see it.",
     )
 
 

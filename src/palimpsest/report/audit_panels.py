@@ -1,8 +1,9 @@
 """All panels of the audit's page, in their order."""
 
 from palimpsest.report.audit_accounts import dissociation, storage
-from palimpsest.report.audit_artefacts import dose, graph_panel, levels, mtmm, network
+from palimpsest.report.audit_artefacts import graph_panel, levels, mtmm, network
 from palimpsest.report.audit_blocks import Panel
+from palimpsest.report.audit_dose import dose
 from palimpsest.report.audit_measured import maps, planted, residual
 from palimpsest.report.audit_records import Plain, Records
 

@@ -31,10 +31,21 @@ def estimate_of(record: object) -> Estimate | None:
     return None
 
 
+def in_words(record: object) -> str:
+    """An estimate with its n; a unit that is itself a difference, such as "0.1 - error", stands in brackets. "" for none.
+
+    >>> in_words(Estimate(0.06, 0.01, 0.09, 88, 11, unit="0.1 - error").to_json())
+    '0.060 [0.010, 0.090] (0.1 - error) (n=88, 11 clusters)'
+    """
+    found = estimate_of(record)
+    if found is None or not found.unit[:1].isdigit():
+        return "" if found is None else str(found)
+    return str(found).replace(f" {found.unit}", f" ({found.unit})", 1)
+
+
 def written(record: object) -> str:
     """An estimate without its n, such as '0.31 [0.26, 0.36] logits'; "" where there is none."""
-    found = estimate_of(record)
-    return "" if found is None else str(found).rpartition(" (n=")[0]
+    return in_words(record).rpartition(" (n=")[0]
 
 
 def bare(record: object) -> str:
@@ -71,6 +82,10 @@ class Records:
         if not anchor and (found := self.of(str(name))):
             anchor = self.anchor(found[0].get("id"))
         return f"#{anchor}" if anchor else ""
+
+    def about(self, name: object) -> str:
+        """What a record is about, by its id; "" where it is about the whole."""
+        return next((str(one.get("about") or "") for one in self.all if one.get("id") == name), "")
 
     def of(self, endpoint: str) -> list[Plain]:
         """Records of an endpoint, the one about the whole first."""

@@ -177,8 +177,8 @@ def forest_rows(report: Plain, records: Records) -> list[Row]:
         if record is None or found is None:
             continue
         null = highest_null(record)
-        name = f"{result.get('criterion', '')}  {endpoint.get('endpoint', '')}"
         about = str(record.get("about") or "")
+        name = f"{result.get('criterion', '')}  {endpoint.get('endpoint', '')}{f' ({about})' if about else ''}"
         status = str(endpoint.get("status", "NOT_TESTED"))
         rows.append(
             Row(
@@ -191,7 +191,7 @@ def forest_rows(report: Plain, records: Records) -> list[Row]:
                 null_low=None if null is None else number(null.low),
                 null_high=None if null is None else number(null.high),
                 status=status,
-                says=f"{name}{f' ({about})' if about else ''}: {found}; floor {endpoint.get('floor')}, bar {endpoint.get('bar')}",
+                says=f"{name}: {found}; floor {endpoint.get('floor')}, bar {endpoint.get('bar')}",
                 href=records.href(record.get("id")),
             )
         )
@@ -217,9 +217,7 @@ def criteria_table(report: Plain, records: Records) -> list[dict[str, Any]]:
                 "statuses": [None if one is None else status_of(one) for one in by_reading],
                 "later": result.get("later_word", ""),
                 "reasons": list(dict.fromkeys(str(one["reason"]) for one in by_reading if one and one.get("reason"))),
-                "upgrades": list(
-                    dict.fromkeys(str(one["upgrade"]) for one in by_reading if one and one.get("upgrade"))
-                ),
+                "upgrades": _upgrades([one for one in by_reading if one]),
                 "n_needed": max((one["n_needed"] for one in by_reading if one and one.get("n_needed")), default=None),
                 "endpoints": [endpoint_line(e, records) for e in result.get("endpoints") or ()],
             }
@@ -227,10 +225,18 @@ def criteria_table(report: Plain, records: Records) -> list[dict[str, Any]]:
     return rows
 
 
+def _upgrades(results: Sequence[Plain]) -> list[str]:
+    """What would raise the status, once each; what only says the reason again is left out."""
+    reasons = [str(one.get("reason", "")) for one in results]
+    said = dict.fromkeys(str(one["upgrade"]) for one in results if one.get("upgrade"))
+    return [one for one in said if not any(reason and one.endswith(reason) for reason in reasons)]
+
+
 def endpoint_line(endpoint: Plain, records: Records) -> dict[str, Any]:
     """One endpoint with its number, its rule and its link."""
+    about = records.about(endpoint.get("evidence"))
     return {
-        "name": endpoint.get("endpoint", ""),
+        "name": f"{endpoint.get('endpoint', '')}{f' ({about})' if about else ''}",
         "href": records.href(endpoint["evidence"]) if endpoint.get("evidence") else "",
         "estimate": written(endpoint.get("estimate")),
         "floor": endpoint.get("floor"),

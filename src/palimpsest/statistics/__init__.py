@@ -29,10 +29,11 @@ from palimpsest.statistics.hill import HillFit, hill_fit
 from palimpsest.statistics.holm import holm
 from palimpsest.statistics.icc import icc_2_1, icc_2_k, raters_needed, spearman_brown
 from palimpsest.statistics.isotonic import isotonic_at, isotonic_fit
+from palimpsest.statistics.means import of_means, of_records, of_two
 from palimpsest.statistics.meta import RandomEffects, random_effects
 from palimpsest.statistics.paired import paired_difference, sign_flip_p
 from palimpsest.statistics.power import n_needed
-from palimpsest.statistics.proportion import proportion, rule_of_three, wilson
+from palimpsest.statistics.proportion import clustered_proportion, proportion, rule_of_three, wilson
 from palimpsest.statistics.ranking import auprc, auroc, auroc_estimate
 from palimpsest.statistics.signal_detection import d_a, d_prime
 from palimpsest.statistics.survival import kaplan_meier, kaplan_meier_quantile
@@ -54,6 +55,7 @@ __all__ = [
     "calibrate",
     "circular_shift_p",
     "cluster_bootstrap",
+    "clustered_proportion",
     "cross_validated_isotonic",
     "d_a",
     "d_prime",
@@ -72,6 +74,9 @@ __all__ = [
     "kaplan_meier_quantile",
     "n_needed",
     "non_inferior",
+    "of_means",
+    "of_records",
+    "of_two",
     "omega_squared",
     "paired_difference",
     "proportion",

@@ -285,9 +285,7 @@ def percentile_estimate(
     if hierarchy.n == 1:
         method = f"{name} of a single record, which has no interval"
     elif defined.size and not np.isnan(value):
-        kept_rank = max(1, rank * defined.size // resampled.size)
-        low = min(float(defined[kept_rank - 1]), value)
-        high = max(float(defined[-kept_rank]), value)
+        low, high = percentile_ends(value, defined, rank * defined.size // resampled.size)
     return Estimate(
         value=value,
         low=low,
@@ -298,6 +296,12 @@ def percentile_estimate(
         method=method,
         unit=unit,
     )
+
+
+def percentile_ends(value: float, ordered: Float[np.ndarray, " defined"], rank: int) -> tuple[float, float]:
+    """The rank-th smallest and the rank-th largest of resampled values in order, moved apart to hold the value itself."""
+    kept = max(1, rank)
+    return min(float(ordered[kept - 1]), value), max(float(ordered[-kept]), value)
 
 
 def resamples_text(resamples: int, left_out: int) -> str:

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 
 from palimpsest.errors import InputError, SettingError
 from palimpsest.statistics.bootstrap import cluster_bootstrap, percentile_estimate
-from palimpsest.statistics.checks import Numbers, finite_numbers, same_length, tail_rank
+from palimpsest.statistics.checks import Numbers, finite_numbers, same_length, tail_rank, within_0_and_1, yes_or_no
 from palimpsest.statistics.estimate import Estimate
 from palimpsest.statistics.hierarchy import Labels, arrange
 from palimpsest.statistics.isotonic import isotonic_at, isotonic_fit
@@ -82,7 +82,7 @@ def cross_validated_isotonic(
 
     Args, Raises: as `calibrate`.
     """
-    values, came = finite_numbers(scores, "scores"), _outcomes(outcomes)
+    values, came = finite_numbers(scores, "scores"), yes_or_no(outcomes, "outcomes")
     same_length(values.size, "scores", came.size, "outcomes")
     same_length(values.size, "scores", len(groups), "groups")
     if folds < 2:
@@ -183,16 +183,7 @@ def _folds(groups: Sequence[Hashable], folds: int, seed: int) -> Int[np.ndarray,
 
 
 def _stated(probabilities: Numbers, outcomes: Numbers) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    stated, came = finite_numbers(probabilities, "probabilities"), _outcomes(outcomes)
+    stated = within_0_and_1(probabilities, "probabilities", "map scores to probabilities first")
+    came = yes_or_no(outcomes, "outcomes")
     same_length(stated.size, "probabilities", came.size, "outcomes")
-    if stated.min() < 0 or stated.max() > 1:
-        wrong = next(float(value) for value in stated if not 0 <= value <= 1)
-        raise InputError(f"probabilities must lie from 0 to 1, got {wrong}; map scores to probabilities first.")
     return stated, came
-
-
-def _outcomes(outcomes: Numbers) -> Float[np.ndarray, " n"]:
-    came = finite_numbers(outcomes, "outcomes")
-    if not np.isin(came, (0.0, 1.0)).all():
-        raise InputError(f"outcomes must be 0 or 1, got {came[~np.isin(came, (0.0, 1.0))][0]}; say whether it came.")
-    return came

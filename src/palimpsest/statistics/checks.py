@@ -59,6 +59,32 @@ def refuse_not_finite(array: Float[np.ndarray, "..."], name: str) -> None:
     )
 
 
+def yes_or_no(numbers: Numbers, name: str, a_record: str = "record") -> Float[np.ndarray, "n"]:
+    """`numbers` as in `finite_numbers`, each 0 or 1.
+
+    Raises:
+        InputError: as `finite_numbers`, or another number is among them.
+    """
+    array = finite_numbers(numbers, name)
+    other = array[~np.isin(array, (0.0, 1.0))]
+    if other.size:
+        raise InputError(f"{name} must be 0 or 1 for every {a_record}, got {other[0]}; say yes or no for each.")
+    return array
+
+
+def within_0_and_1(numbers: Numbers, name: str, advice: str) -> Float[np.ndarray, "n"]:
+    """`numbers` as in `finite_numbers`, each from 0 to 1; `advice` ends the sentence.
+
+    Raises:
+        InputError: as `finite_numbers`, or a number lies outside.
+    """
+    array = finite_numbers(numbers, name)
+    outside = array[(array < 0) | (array > 1)]
+    if outside.size:
+        raise InputError(f"{name} must lie from 0 to 1, got {outside[0]}; {advice}.")
+    return array
+
+
 def same_length(first: int, first_name: str, second: int, second_name: str) -> None:
     """Passes silently when both lengths are equal.
 

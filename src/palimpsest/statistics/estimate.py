@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from palimpsest.errors import InputError
@@ -58,6 +58,28 @@ class Estimate:
             raise InputError(
                 f"The interval of an Estimate must not run backwards, got low={self.low} above high={self.high}; swap."
             )
+
+    @classmethod
+    def unknown(cls, reason: str, n: int = 0) -> Estimate:
+        """The estimate that could not be made of n records; `method` holds the reason."""
+        return cls(math.nan, math.nan, math.nan, n, 0, method=reason)
+
+    @classmethod
+    def exact(cls, value: float, n: int, clusters: int, *, method: str, unit: str = "") -> Estimate:
+        """A number without sampling error of its own, such as a count: its interval ends where it stands."""
+        return cls(value, value, value, n, clusters, method=method, unit=unit)
+
+    def below(self, limit: float, unit: str = "") -> Estimate:
+        """limit - estimate: how far a number that is better when small stays below its limit, so that larger is better.
+
+        Args:
+            limit: in the unit of the estimate; 0 turns the sign only.
+            unit: of the result; "" says "limit - unit of the estimate".
+        """
+        low, high = limit - self.high, limit - self.low
+        return replace(
+            self, value=limit - self.value, low=low, high=high, unit=unit or f"{limit:g} - {self.unit or 'estimate'}"
+        )
 
     @property
     def width(self) -> float:

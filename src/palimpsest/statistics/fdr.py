@@ -7,8 +7,7 @@ promises more, that none is false, and keeps fewer. Verdicts use Holm; maps of m
 from, use this.
 """
 
-from palimpsest.errors import InputError
-from palimpsest.statistics.checks import Numbers, finite_numbers
+from palimpsest.statistics.checks import Numbers, within_0_and_1
 
 
 def benjamini_hochberg(p_values: Numbers) -> list[float]:
@@ -30,10 +29,7 @@ def benjamini_hochberg(p_values: Numbers) -> list[float]:
     """
     if not len(p_values):
         return []
-    p = finite_numbers(p_values, "p_values")
-    if p.min() < 0 or p.max() > 1:
-        wrong = next(float(value) for value in p if not 0 <= value <= 1)
-        raise InputError(f"p_values must lie from 0 to 1, got {wrong}; give p-values, not test statistics.")
+    p = within_0_and_1(p_values, "p_values", "give p-values, not test statistics")
     adjusted = [1.0] * p.size
     smallest = 1.0
     order = p.argsort(kind="stable")

@@ -6,8 +6,7 @@ Of twenty true null hypotheses one is "significant at 0.05" by chance. After Hol
 hypothesis of the table gets an adjusted p of at most 0.05 is at most 0.05, whatever the tests have to do with each other.
 """
 
-from palimpsest.errors import InputError
-from palimpsest.statistics.checks import Numbers, finite_numbers
+from palimpsest.statistics.checks import Numbers, within_0_and_1
 
 
 def holm(p_values: Numbers) -> list[float]:
@@ -27,10 +26,7 @@ def holm(p_values: Numbers) -> list[float]:
     """
     if not len(p_values):
         return []
-    p = finite_numbers(p_values, "p_values")
-    if p.min() < 0 or p.max() > 1:
-        wrong = next(float(value) for value in p if not 0 <= value <= 1)
-        raise InputError(f"p_values must lie from 0 to 1, got {wrong}; give p-values, not test statistics.")
+    p = within_0_and_1(p_values, "p_values", "give p-values, not test statistics")
     adjusted = [1.0] * p.size
     largest = 0.0
     for rank, place in enumerate(p.argsort(kind="stable")):

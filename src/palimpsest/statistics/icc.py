@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from palimpsest.errors import InputError
-from palimpsest.statistics.bootstrap import resamples_text
+from palimpsest.statistics.bootstrap import percentile_ends, resamples_text
 from palimpsest.statistics.checks import refuse_not_finite, tail_rank
 from palimpsest.statistics.estimate import Estimate
 from palimpsest.statistics.hierarchy import Labels, arrange
@@ -167,8 +167,7 @@ def _bootstrapped(
     defined = np.sort(resampled[~np.isnan(resampled)])
     low = high = math.nan
     if defined.size and not math.isnan(value):
-        kept_rank = max(1, rank * defined.size // resampled.size)
-        low, high = min(float(defined[kept_rank - 1]), value), max(float(defined[-kept_rank]), value)
+        low, high = percentile_ends(value, defined, rank * defined.size // resampled.size)
     over = "targets" if clusters is None else f"targets ({hierarchy.drawn})"
     name = f"ICC(2,{k if averaged else 1})"
     return Estimate(

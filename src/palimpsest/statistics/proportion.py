@@ -1,15 +1,21 @@
-"""Intervals for a proportion of independent yes-or-no records.
+"""Intervals for a proportion of yes-or-no records.
 
 The usual p +- 1.96 sqrt(p (1 - p) / n) is too narrow near 0 and 1 and claims certainty at 0 and 1. Wilson's interval
-does not. For records in clusters use `cluster_bootstrap`; where that meets only zeros or only ones, use `proportion`
-with the number of clusters as `n`.
+does not. For records in clusters use `clustered_proportion`, which draws clusters, and where it meets only zeros or only ones
+falls back on the rule of three with the number of innermost clusters as `n`.
 """
 
 import math
+from dataclasses import replace
 from statistics import NormalDist
 
+import numpy as np
+
 from palimpsest.errors import InputError, SettingError
+from palimpsest.statistics.bootstrap import cluster_bootstrap
+from palimpsest.statistics.checks import Numbers, within_0_and_1
 from palimpsest.statistics.estimate import Estimate
+from palimpsest.statistics.hierarchy import Labels
 
 
 def wilson(successes: int, n: int, *, level: float = 0.95) -> Estimate:
@@ -94,6 +100,38 @@ def proportion(successes: int, n: int, *, level: float = 0.95) -> Estimate:
     if successes == 0:
         return none
     return Estimate(value=1.0, low=1 - none.high, high=1.0, n=n, clusters=n, level=level, method=none.method)
+
+
+def clustered_proportion(
+    values: Numbers, clusters: Labels, *, level: float = 0.95, seed: int = 0, unit: str = ""
+) -> Estimate:
+    """The mean of shares between 0 and 1; where all are 0 or all are 1, bounded by the rule of three.
+
+    A bootstrap of equal values has no width and would claim certainty. The bound counts each innermost cluster (each subject)
+    once, because several records of one subject may stand or fall together.
+
+    Args:
+        values: (n,) booleans, or shares between 0 and 1.
+        clusters, level, seed, unit: as in `cluster_bootstrap`.
+
+    Raises:
+        InputError: a value lies outside [0, 1], or as `cluster_bootstrap`.
+
+    Source: Davison and Hinkley 1997, section 3.8; Hanley and Lippman-Hand 1983 for the ends.
+    """
+    shares = within_0_and_1(values, "values", "pass 0 and 1, or shares of a whole")
+    estimate = cluster_bootstrap(shares, clusters, level=level, seed=seed, unit=unit)
+    if np.ptp(shares) > 0 or 0 < shares[0] < 1:
+        return estimate
+    innermost = len({*clusters})
+    bound = proportion(innermost * int(shares[0]), innermost, level=level)
+    return replace(
+        bound,
+        n=estimate.n,
+        clusters=estimate.clusters,
+        unit=unit,
+        method=f"{bound.method}, over {innermost} innermost clusters",
+    )
 
 
 def _checked(successes: int, n: int, level: float) -> tuple[int, int]:

@@ -14,9 +14,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from palimpsest.errors import InputError
 from palimpsest.statistics.bootstrap import percentile_estimate
-from palimpsest.statistics.checks import Numbers, finite_numbers, same_length, tail_rank
+from palimpsest.statistics.checks import Numbers, finite_numbers, same_length, tail_rank, yes_or_no
 from palimpsest.statistics.estimate import Estimate
 from palimpsest.statistics.hierarchy import Labels, arrange
 
@@ -123,10 +122,6 @@ def auprc(scores: Numbers, positive: Numbers) -> float:
 
 
 def _checked(scores: Numbers, positive: Numbers) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    values, right = finite_numbers(scores, "scores"), finite_numbers(positive, "positive")
+    values, right = finite_numbers(scores, "scores"), yes_or_no(positive, "positive", "cell")
     same_length(values.size, "scores", right.size, "positive")
-    if not np.isin(right, (0.0, 1.0)).all():
-        raise InputError(
-            f"positive must be 0 or 1 for every cell, got {right[~np.isin(right, (0.0, 1.0))][0]}; say which."
-        )
     return values, right

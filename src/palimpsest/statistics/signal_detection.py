@@ -15,7 +15,7 @@ from statistics import NormalDist
 import numpy as np
 
 from palimpsest.errors import InputError
-from palimpsest.statistics.checks import Numbers, finite_numbers, same_length
+from palimpsest.statistics.checks import Numbers, finite_numbers, same_length, yes_or_no
 
 
 def d_prime(hits: int, signals: int, false_alarms: int, noises: int) -> float:
@@ -56,12 +56,8 @@ def d_a(scores: Numbers, positive: Numbers) -> float:
 
     Source: Simpson and Fitter 1973.
     """
-    values, there = finite_numbers(scores, "scores"), finite_numbers(positive, "positive")
+    values, there = finite_numbers(scores, "scores"), yes_or_no(positive, "positive", "score")
     same_length(values.size, "scores", there.size, "positive")
-    if not np.isin(there, (0.0, 1.0)).all():
-        raise InputError(
-            f"positive must be 0 or 1 for every score, got {there[~np.isin(there, (0.0, 1.0))][0]}; say which."
-        )
     signal, noise = values[there == 1], values[there == 0]
     if min(signal.size, noise.size) < 2:
         return float("nan")

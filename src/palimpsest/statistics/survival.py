@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from palimpsest.errors import InputError, SettingError
+from palimpsest.errors import SettingError
 from palimpsest.statistics.bootstrap import percentile_estimate
-from palimpsest.statistics.checks import Numbers, finite_numbers, same_length, tail_rank
+from palimpsest.statistics.checks import Numbers, finite_numbers, same_length, tail_rank, yes_or_no
 from palimpsest.statistics.estimate import Estimate
 from palimpsest.statistics.hierarchy import Labels, arrange
 
@@ -116,10 +116,6 @@ def _quantile(
 
 
 def _checked(times: Numbers, reached: Numbers) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    when, event = finite_numbers(times, "times"), finite_numbers(reached, "reached")
+    when, event = finite_numbers(times, "times"), yes_or_no(reached, "reached")
     same_length(when.size, "times", event.size, "reached")
-    if not np.isin(event, (0.0, 1.0)).all():
-        raise InputError(
-            f"reached must be 0 or 1 for every record, got {event[~np.isin(event, (0.0, 1.0))][0]}; say whether it happened."
-        )
     return when, event

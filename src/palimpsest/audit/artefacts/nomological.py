@@ -33,7 +33,7 @@ import numpy as np
 from palimpsest.audit.artefacts.of_evidence import by_fact, estimate_of, one_of, shown
 from palimpsest.audit.evidence import Evidence
 from palimpsest.audit.report_data import PredictionResult, ReadingReport
-from palimpsest.statistics import Estimate, cluster_bootstrap, proportion, spearman
+from palimpsest.statistics import Estimate, of_records, proportion, spearman
 
 STYLES = {"confirmed": "solid", "supported": "dashed", "undecided": "dashed", "contradicted": "refuted"}
 ENOUGH_TESTS, HALF, RIVAL_SPEAKS = 6, 0.5, 2
@@ -153,12 +153,9 @@ def _relation(evidence: Sequence[Evidence], first: str, second: str, expected: s
         return {**found, "why": f"{why}; {FEWEST_FACTS} are needed"}
     pairs = np.array([[values[0][name], values[1][name]] for name in common])
 
-    def rho(drawn: np.ndarray) -> float:
-        rows = drawn.astype(int)
-        return spearman(pairs[rows, 0], pairs[rows, 1])
-
-    # positions are drawn in place of values, so that both stay together
-    estimate = cluster_bootstrap(np.arange(len(common)), None, statistic=rho, resamples=1000, unit="Spearman's rho")
+    estimate = of_records(
+        lambda drawn: spearman(*pairs[drawn].T), len(pairs), None, name="rho", resamples=1000, unit="Spearman's rho"
+    )
     return {**found, "rho": shown(estimate), "outcome": _outcome(estimate, expected)}
 
 

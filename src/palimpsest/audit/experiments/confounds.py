@@ -25,7 +25,7 @@ from scipy import stats
 from palimpsest.audit.bench import NOISE_SPREADS, Bench
 from palimpsest.audit.evidence import Control, Evidence
 from palimpsest.audit.experiment import Row, Rows
-from palimpsest.audit.experiments.of_means import of_means
+from palimpsest.audit.experiments.over_facts import cluster_by_name
 from palimpsest.audit.experiments.placed import SANE, placed, too_small
 from palimpsest.audit.experiments.roles import (
     ROLES,
@@ -44,6 +44,7 @@ from palimpsest.errors import FactError, InputError
 from palimpsest.facts import Fact
 from palimpsest.locate.tracing.maps import SCORES
 from palimpsest.locate.tracing.trace import Tracer
+from palimpsest.statistics.means import of_means
 
 REFERENCE, RELATION, SWAP = "reference", "relation", "swap"
 SPREADS = (1, 10)  # beside the reference's NOISE_SPREADS
@@ -123,15 +124,12 @@ def table_of(rows: Sequence[Row], facts: Mapping[str, Fact], setting: Setting, n
     """Effects of one variant at the place's position, of the facts whose total effect can be divided by."""
     held = {row["id"]: row["variants"][name] for row in rows if name in row["variants"]}
     withheld = {unit: one["withheld"] for unit, one in held.items() if one["withheld"]}
-    kept = [unit for unit in held if unit not in withheld]
     role = ROLES[setting.place.position]
-    layers = tuple(rows[0]["layers"]) if rows else ()
-    return Effects(
-        tuple(kept),
-        tuple((facts[unit].relation, facts[unit].subject) for unit in kept),
-        layers,
-        np.array([held[unit][role] for unit in kept], dtype=float).reshape(len(kept), len(layers)),
-        np.array([held[unit]["total"] for unit in kept], dtype=float),
+    return Effects.of_lines(
+        {unit: one[role] for unit, one in held.items()},
+        {unit: one["total"] for unit, one in held.items()},
+        cluster_by_name(held, facts),
+        rows[0]["layers"] if rows else (),
         withheld,
     )
 

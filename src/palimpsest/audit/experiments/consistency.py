@@ -7,8 +7,10 @@
 y_r is the effect at the place in relation r as a share of the total effect, v_r its variance as a ratio (Cochran 1977,
 section 6.4) with one residual variance for all k relations, because a relation of three facts cannot tell its own. They meet in
 a random-effects mean (`palimpsest.statistics.meta`). The *prediction* interval is the estimate's interval: it says where a
-relation not yet measured would lie; that of the mean stands in the data.
+relation not yet measured would lie; that of the mean stands in the data. Where every relation has one fact only, s^2 cannot be had:
+all spread then counts as one between relations, which makes the interval rather too wide than too narrow.
 
+    sign-agreement     share of relations whose y_r lies on the mean's side of 0
     ablation-spread    0.05 - SD over lesion methods of N(place) / TE
 
 An effect that depends on what a site is replaced by is in part an effect of the replacement. Zero is never counted.
@@ -23,43 +25,28 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Evidence
 from palimpsest.audit.experiment import Row, Rows
-from palimpsest.audit.experiments.of_means import of_means, unknown
+from palimpsest.audit.experiments.reads_rows import ReadsRows
 from palimpsest.audit.experiments.roles import SHARE, Effects, effects_of, left_out
 from palimpsest.audit.setting import Setting
-from palimpsest.errors import SettingError
 from palimpsest.facts import Fact
-from palimpsest.statistics import Estimate
+from palimpsest.statistics import Estimate, of_means
 from palimpsest.statistics.meta import RandomEffects, random_effects
 
 METHODS = ("interchange", "mean", "resample")  # lesions that leave the model on what it could meet
+SURE = (
+    1e-9  # variance of a relation, as a share of that between them, where its own is not known: all spread is between
+)
 SPREAD = 0.05  # SD over methods at which they say different things
 
 
-class Consistency:
+class Consistency(ReadsRows):
     """A second look at the rows of tracing and of lesions; see the module's text."""
 
     name = "consistency"
     criteria = ("I4",)
     needs = ("tracing", "lesion")
-
-    def units(self, setting: Setting) -> Sequence[str]:
-        """None: nothing is measured."""
-        return ()
-
-    def seconds(self, bench: Bench) -> float:
-        """Nothing."""
-        return 0.0
-
-    def measure(self, bench: Bench, unit: str) -> Row:
-        """Never called.
-
-        Raises:
-            SettingError: always.
-        """
-        raise SettingError(f"Consistency measures nothing of its own, got the unit {unit!r}; it reads others' rows.")
 
     def conclude(self, setting: Setting, facts: Mapping[str, Fact], rows: Rows) -> Sequence[Evidence]:
         """Evidence from the traces, and from the lesions where two methods or more were measured."""
@@ -67,40 +54,63 @@ class Consistency:
         effects = effects_of(rows.get("tracing", ()), facts, place.position, kind=place.module)
         if not len(effects):
             return []
-        evidence = [self._over_relations(setting, effects)]
+        evidence = self._over_relations(setting, effects)
         if spread := self._over_methods(setting, facts, rows.get("lesion", ()), effects):
             evidence.append(spread)
         return evidence
 
-    def _over_relations(self, setting: Setting, effects: Effects) -> Evidence:
+    def _over_relations(self, setting: Setting, effects: Effects) -> list[Evidence]:
         centre = setting.place.centre
         here = by_relation(effects, effects.at(centre))
         met = together(here)
         data: dict[str, Any] = {"relations": {name: vars(one) for name, one in here.items()}}
-        estimate = unknown("no relation has a fact to spare for its variance", len(effects))
-        if met is not None:
-            estimate = _counted(met.prediction, effects)
-            data |= {
-                "mean": _counted(met.mean, effects).to_json(),
-                "tau2": met.tau2,
-                "i2": met.i2,
-                "q": met.q,
-                "sign_agreement": sign_agreement(here, met.mean.value),
-            }
+        shared: dict[str, Any] = {
+            "criteria": ("I4",),
+            "family": "causal",
+            "mode": "interventional",
+            "depends_on": ("tracing/restoration",),
+        }
+        if met is None:
+            why = f"all {len(effects)} facts are of one relation, and a prediction needs three; give facts of more relations"
+            return [
+                Evidence(self.name, "consistency", estimate=Estimate.unknown(why, len(effects)), data=data, **shared)
+            ]
+        alone = not any(group.n > 1 for group in here.values())
+        data |= {
+            "mean": _counted(met.mean, effects).to_json(),
+            "tau2": met.tau2,
+            "i2": None if alone else met.i2,
+            "q": None if alone else met.q,
+            "sign_agreement": sign_agreement(here, met.mean.value),
+        }
         if len(effects.layers) > 1:
             gap = together(by_relation(effects, effects.at(centre) - effects.elsewhere(centre)))
             data["against_other_layers"] = None if gap is None else _counted(gap.prediction, effects).to_json()
+        note = (
+            f"Random-effects mean over {len(here)} relations of the share restored, with its prediction interval."
+            f"{' Each has one fact, so that all spread counts as one between relations.' if alone else ''}"
+            f"{left_out(effects.withheld)}"
+        )
+        return [
+            Evidence(
+                self.name, "consistency", estimate=_counted(met.prediction, effects), note=note, data=data, **shared
+            ),
+            self._signs(here, met, shared),
+        ]
+
+    def _signs(self, here: Mapping[str, Group], met: RandomEffects, shared: Mapping[str, Any]) -> Evidence:
+        """A count over these relations: it ends where it stands, and how sure each sign is stands in the relations' intervals."""
+        agreed = sign_agreement(here, met.mean.value)
+        turned = [name for name, one in here.items() if one.value * met.mean.value <= 0]
         return Evidence(
-            experiment=self.name,
-            endpoint="consistency",
-            criteria=("I4",),
-            family="causal",
-            mode="interventional",
-            estimate=estimate,
-            depends_on=("tracing/restoration",),
-            note=f"Random-effects mean over {len(here)} relations of the share restored, with its prediction interval."
-            f"{left_out(effects.withheld)}",
-            data=data,
+            self.name,
+            "sign-agreement",
+            estimate=Estimate.exact(
+                agreed, len(here), len(here), method="count of relations", unit="share of the relations"
+            ),
+            note=f"{len(turned)} of {len(here)} relations lie on the other side of nothing than their mean.",
+            data={"turned": turned},
+            **shared,
         )
 
     def _over_methods(
@@ -167,11 +177,13 @@ def by_relation(effects: Effects, values: Float[np.ndarray, " facts"]) -> dict[s
 
 
 def together(groups: Mapping[str, Group]) -> RandomEffects | None:
-    """The random-effects mean; None where variances are not known or there is none."""
-    variances = [group.variance for group in groups.values()]
-    if not all(variance > 0 for variance in variances):
+    """The random-effects mean; None for a single relation. Without variances of their own all spread is one between relations."""
+    if len(groups) < 2:
         return None
-    return random_effects([group.value for group in groups.values()], variances, unit=SHARE)
+    values, variances = ([getattr(group, name) for group in groups.values()] for name in ("value", "variance"))
+    if not all(variance > 0 for variance in variances):
+        variances = [SURE * float(np.var(values) or 1.0)] * len(values)
+    return random_effects(values, variances, unit=SHARE)
 
 
 def sign_agreement(groups: Mapping[str, Group], mean: float) -> float:

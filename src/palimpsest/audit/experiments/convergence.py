@@ -27,18 +27,17 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Control, Evidence
-from palimpsest.audit.experiment import Row, Rows
-from palimpsest.audit.experiments.of_means import of_means
+from palimpsest.audit.experiment import Rows
+from palimpsest.audit.experiments.over_facts import clusters_of
 from palimpsest.audit.experiments.profiles import CHEAP, windowed
 from palimpsest.audit.experiments.readout import layer_profile
+from palimpsest.audit.experiments.reads_rows import ReadsRows
 from palimpsest.audit.experiments.roles import ROLES, cells
 from palimpsest.audit.experiments.tasks import AGREEMENT, COPYING, FACTS
 from palimpsest.audit.setting import Setting
-from palimpsest.errors import SettingError
 from palimpsest.facts import Fact
-from palimpsest.statistics import Estimate, spearman
+from palimpsest.statistics import Estimate, of_means, spearman
 from palimpsest.statistics.circular import circular_shift_p
 
 FAMILY = {
@@ -68,30 +67,12 @@ class Table:
     scores: Float[np.ndarray, "facts layers"]
 
 
-class Convergence:
+class Convergence(ReadsRows):
     """C5, from the rows of others; see the module's text."""
 
     name = "convergence"
     criteria = ("C5",)
     needs = ("tracing", "lesion", "readout", "profiles", "edit-layers", "tasks")
-
-    def units(self, setting: Setting) -> Sequence[str]:
-        """None."""
-        return ()
-
-    def seconds(self, bench: Bench) -> float:
-        """Nothing is measured."""
-        return 0.0
-
-    def measure(self, bench: Bench, unit: str) -> Row:
-        """Nothing.
-
-        Raises:
-            SettingError: always; the rows are those of other experiments.
-        """
-        raise SettingError(
-            f"The experiment 'convergence' measures nothing, got the unit {unit!r}; conclude from others' rows."
-        )
 
     def conclude(self, setting: Setting, facts: Mapping[str, Fact], rows: Rows) -> Sequence[Evidence]:
         """`convergence` and `convergence-jaccard`, where methods of two families share enough facts and layers."""
@@ -101,7 +82,7 @@ class Convergence:
         if len({FAMILY[name] for name in methods}) < 2 or len(names) < LEAST or len(setting.layers) < 4:
             return []
         stacked = np.concatenate([tables[method].scores[_rows_of(tables[method], names)] for method in methods], axis=1)
-        clusters = [(facts[name].relation, facts[name].subject) for name in names]
+        clusters = clusters_of(names, facts)
         found = agreement_of(stacked, methods, clusters, len(setting.layers), seed=setting.seed)
         matrix = traits(setting, facts, rows, tables)
         missing = [name for name in FAMILY if name not in methods]

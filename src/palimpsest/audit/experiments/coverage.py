@@ -37,12 +37,9 @@ from palimpsest.audit.experiments.edit_reading import (
     TARGET,
     Reading,
     Strata,
-    clusters_of,
-    column,
-    of_facts,
     search_passes,
 )
-from palimpsest.audit.experiments.of_means import unknown
+from palimpsest.audit.experiments.over_facts import clusters_of_rows, column
 from palimpsest.audit.setting import Setting
 from palimpsest.erase.residue import residue
 from palimpsest.errors import FactError
@@ -51,7 +48,7 @@ from palimpsest.evaluate.asks import Written
 from palimpsest.evaluate.words import begins
 from palimpsest.facts import Fact, Probe
 from palimpsest.model import Model
-from palimpsest.statistics import Estimate, cluster_bootstrap
+from palimpsest.statistics import Estimate, cluster_bootstrap, of_records, spearman
 
 FACETS = (
     "target",
@@ -134,14 +131,12 @@ class Coverage:
         return [*found, *(_residue_evidence(self.name, row) for row in own if row["id"] == RESIDUE)]
 
     def _covered(self, facts: Mapping[str, Fact], rows: Sequence[Row]) -> list[Evidence]:
-        clusters = clusters_of(rows, facts)
+        clusters = clusters_of_rows(rows, facts)
         had = {name: [row for row in rows if row["facets"].get(name) is not None] for name in FACETS}
         measured = [name for name in FACETS if len(had[name]) >= HAVE * len(rows) and had[name]]
         means = {name: _mean(had[name], name, facts) for name in measured}
         shared: dict[str, Any] = {"family": "behavioural", "mode": "interventional"}
-        count = Estimate(
-            len(measured),
-            len(measured),
+        count = Estimate.exact(
             len(measured),
             n=len(rows),
             clusters=len({relation for relation, _ in clusters}),
@@ -167,14 +162,15 @@ class Coverage:
             return found
         nominal, whole = column(both, lambda row: row["nominal"]), np.array([composite(row["facets"]) for row in both])
         estimate = (
-            of_facts(
-                lambda drawn: correlation(nominal[drawn], whole[drawn]),
-                clusters_of(both, facts),
+            of_records(
+                lambda drawn: spearman(nominal[drawn], whole[drawn]),
+                len(both),
+                clusters_of_rows(both, facts),
                 unit="Spearman's rho",
                 name="Spearman's rho",
             )
-            if not np.isnan(correlation(nominal, whole))
-            else unknown("one of the two scores does not vary", len(both))
+            if not np.isnan(spearman(nominal, whole))
+            else Estimate.unknown("one of the two scores does not vary", len(both))
         )
         p, chance = _permuted(nominal, whole)
         return [
@@ -255,18 +251,11 @@ def composite(values: Mapping[str, float | None]) -> float:
     return float(np.mean([value for name, value in values.items() if name != NOMINAL and value is not None]))
 
 
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's: the correlation of ranks; NaN where one of them does not vary."""
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return float("nan")
-    return float(np.corrcoef(stats.rankdata(a), stats.rankdata(b))[0, 1])
-
-
 def _permuted(a: np.ndarray, b: np.ndarray, seed: int = 0) -> tuple[float | None, Estimate]:
     """p of a correlation as high by chance, and what chance gives."""
-    observed = correlation(a, b)
+    observed = spearman(a, b)
     if np.isnan(observed):
-        return None, unknown("one of the two scores does not vary", len(a))
+        return None, Estimate.unknown("one of the two scores does not vary", len(a))
     ours, theirs = (ranks - ranks.mean() for ranks in (stats.rankdata(a), stats.rankdata(b)))
     draw = np.random.default_rng(seed)
     dealt = np.stack([draw.permutation(theirs) for _ in range(PERMUTATIONS)]) @ ours
@@ -278,7 +267,7 @@ def _permuted(a: np.ndarray, b: np.ndarray, seed: int = 0) -> tuple[float | None
 
 
 def _mean(rows: Sequence[Row], name: str, facts: Mapping[str, Fact]) -> Estimate:
-    return cluster_bootstrap(column(rows, lambda row: row["facets"][name]), clusters_of(rows, facts))
+    return cluster_bootstrap(column(rows, lambda row: row["facets"][name]), clusters_of_rows(rows, facts))
 
 
 def _free(model: Model, fact: Fact) -> float:
@@ -289,14 +278,13 @@ def _free(model: Model, fact: Fact) -> float:
 
 def _residue_evidence(name: str, row: Row) -> Evidence:
     after, before = (Estimate.from_json(row["auc"][when]) for when in ("after", "before"))
-    turned = {key: getattr(after, key) for key in ("n", "clusters", "level", "method")}
     return Evidence(
         name,
         "residue",
         (),
         "representational",
         "observational",
-        Estimate(1 - after.value, 1 - after.high, 1 - after.low, **turned, unit="1 - residue AUC; 0.5 is clean"),
+        after.below(1, "1 - residue AUC; 0.5 is clean"),
         note="The old answer at any layer (logit lens, max-T) against the same answer at subjects that never had it; "
         f"before the edit the AUC is {before}.",
         data={"after": after.to_json(), "before": before.to_json(), "readouts": list(READOUTS)},

@@ -6,28 +6,30 @@ One lesion that hurts facts and spares copying may only show that copying is the
 and spares facts rules that out (Shallice 1988, chapter 10). It is met or not, nothing between: DD is surely above 0, D_A|a and
 D_B|b are both above 0.10, and D_A|b and D_B|a are both shown to be within 0.05 of nothing (two one-sided tests).
 
+`double-dissociation-margin` is what the rules judge: how far the weakest condition is from not holding, above 0 where all hold.
+
 A is the place. B is the cell of the map, any measured layer at either token, that hurts the control task most beyond what it
-does to facts; it is chosen on every second item and judged on the others. A and B are lesions of one kind, so strength is the
-same.
+does to facts; it is chosen on every second pair of items and judged on the others. A and B are lesions of one kind, so strength
+is the same.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Evidence
 from palimpsest.audit.experiment import Row, Rows
-from palimpsest.audit.experiments.of_means import Means, of_means
+from palimpsest.audit.experiments.over_facts import clusters_of_rows
+from palimpsest.audit.experiments.reads_rows import ReadsRows
 from palimpsest.audit.experiments.roles import ROLES
 from palimpsest.audit.experiments.tasks import CONTROLS, FACTS, competence
 from palimpsest.audit.setting import Setting
-from palimpsest.errors import SettingError
 from palimpsest.facts import Fact
-from palimpsest.statistics import Estimate
+from palimpsest.statistics import Estimate, of_means
+from palimpsest.statistics.means import Means
 
 HURT, SPARED = 0.10, 0.05
 LEAST = 4  # items on each side of the split
@@ -69,38 +71,27 @@ class Double:
         """All of them."""
         return all(holds for _, _, holds in self.conditions)
 
+    @property
+    def margin(self) -> float:
+        """How far the weakest condition is from not holding; above 0 where the dissociation is met."""
+        hurt = [self.effects[name].value - HURT for name in ("A|a", "B|b")]
+        spared = [SPARED - max(-self.effects[name].low, self.effects[name].high) for name in ("A|b", "B|a")]
+        return min(self.contrast.low, *hurt, *spared)
 
-class Dissociation:
+
+class Dissociation(ReadsRows):
     """The contrast that belongs to the dissociation matrix; see the module's text."""
 
     name = "dissociation"
     criteria: tuple[str, ...] = ()
     needs = ("lesion", "tasks", "dose")
 
-    def units(self, setting: Setting) -> Sequence[str]:
-        """None."""
-        return ()
-
-    def seconds(self, bench: Bench) -> float:
-        """Nothing is measured."""
-        return 0.0
-
-    def measure(self, bench: Bench, unit: str) -> Row:
-        """Nothing.
-
-        Raises:
-            SettingError: always; the rows are those of other experiments.
-        """
-        raise SettingError(
-            f"The experiment 'dissociation' measures nothing, got the unit {unit!r}; conclude from others' rows."
-        )
-
     def conclude(self, setting: Setting, facts: Mapping[str, Fact], rows: Rows) -> Sequence[Evidence]:
         """`double-dissociation` for each control task the model does, in their order: none is picked for its size."""
         done = [row for row in rows.get("tasks", ()) if setting.place.centre in row["layers"]]
         able = [task for task in CONTROLS if competence(done, task)[0]]
         found = [_of_task(setting, facts, done, task) for task in able]
-        return [evidence for evidence in found if evidence is not None]
+        return [evidence for of_task in found for evidence in of_task]
 
 
 def double_dissociation(
@@ -145,15 +136,17 @@ def double_dissociation(
     return Double(contrast, effects)
 
 
-def _of_task(setting: Setting, facts: Mapping[str, Fact], rows: Sequence[Row], task: str) -> Evidence | None:
+def _of_task(setting: Setting, facts: Mapping[str, Fact], rows: Sequence[Row], task: str) -> list[Evidence]:
     kept = [
         row
         for row in rows
         if all(name in row["tasks"] and not row["tasks"][name]["withheld"] for name in (FACTS, task))
+        and row["tasks"][task]["margin"] > 0  # what is answered wrongly cannot be hurt
     ]
-    chosen, judged = kept[::2], kept[1::2]
+    # two by two, because items of agreement are plural and singular in turn
+    chosen, judged = ([row for i, row in enumerate(kept) if i // 2 % 2 == side] for side in (0, 1))
     if min(len(chosen), len(judged)) < LEAST:
-        return None
+        return []
     place, layers = setting.place, list(rows[0]["layers"])
     own = (list(ROLES).index(place.position), layers.index(place.centre))
     gap = _share(chosen, task) - _share(chosen, FACTS)  # (positions, layers)
@@ -162,7 +155,7 @@ def _of_task(setting: Setting, facts: Mapping[str, Fact], rows: Sequence[Row], t
     cells = (own, (int(other[0]), int(other[1])))
     lost = {name: np.array([[_map(row, name)[cell] for cell in cells] for row in judged]) for name in (FACTS, task)}
     totals = {name: np.array([float(row["tasks"][name]["total"]) for row in judged]) for name in (FACTS, task)}
-    clusters = [(facts[row["id"]].relation, facts[row["id"]].subject) for row in judged]
+    clusters = clusters_of_rows(judged, facts)
     found = double_dissociation(lost[FACTS], totals[FACTS], lost[task], totals[task], clusters, seed=setting.seed)
     where = f"{place.module} at the {list(ROLES)[cells[1][0]]}, layer {layers[cells[1][1]]}"
     columns = ("target", task)
@@ -172,7 +165,15 @@ def _of_task(setting: Setting, facts: Mapping[str, Fact], rows: Sequence[Row], t
         "A|b": ("lesion", columns[1]),
         "B|b": (where, columns[1]),
     }
-    return Evidence(
+    note = f"A is the place, B {where}, chosen on {len(chosen)} items and judged on {len(judged)} others; a is facts, b {task}."
+    margin = Estimate.exact(
+        found.margin,
+        found.contrast.n,
+        found.contrast.clusters,
+        method="least distance of a condition from not holding; the intervals are in the conditions",
+        unit=found.contrast.unit,
+    )
+    contrast = Evidence(
         "dissociation",
         "double-dissociation",
         (),
@@ -180,7 +181,7 @@ def _of_task(setting: Setting, facts: Mapping[str, Fact], rows: Sequence[Row], t
         "interventional",
         found.contrast,
         about=task,
-        note=f"A is the place, B {where}, chosen on {len(chosen)} items and judged on {len(judged)} others; a is facts, b {task}.",
+        note=note,
         data={
             "met": found.met,
             "conditions": [
@@ -195,6 +196,8 @@ def _of_task(setting: Setting, facts: Mapping[str, Fact], rows: Sequence[Row], t
             "effects": {name: estimate.to_json() for name, estimate in found.effects.items()},
         },
     )
+    judgement = replace(contrast, endpoint="double-dissociation-margin", estimate=margin, data={"met": found.met})
+    return [contrast, judgement]
 
 
 def _share(rows: Sequence[Mapping[str, Any]], task: str) -> Float[np.ndarray, "positions layers"]:

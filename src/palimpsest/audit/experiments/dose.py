@@ -36,18 +36,21 @@ from palimpsest.audit.experiments.edit_reading import (
     STRATA,
     TARGET,
     Strata,
-    clusters_of,
-    column,
-    of_facts,
-    oriented,
     random_value,
     read_at,
-    share,
 )
+from palimpsest.audit.experiments.over_facts import clusters_of_rows, column
 from palimpsest.audit.setting import Setting
 from palimpsest.errors import SettingError
 from palimpsest.facts import Fact
-from palimpsest.statistics import Estimate, cluster_bootstrap, ratio_estimate, sign_flip_p
+from palimpsest.statistics import (
+    Estimate,
+    cluster_bootstrap,
+    clustered_proportion,
+    of_records,
+    ratio_estimate,
+    sign_flip_p,
+)
 from palimpsest.statistics.bell import dose_fit
 from palimpsest.statistics.hill import HillFit, hill_fit
 from palimpsest.statistics.isotonic import isotonic_fit
@@ -104,7 +107,7 @@ class Doses:
         return found if index is None else [*found, index]
 
     def _graded(self, facts: Mapping[str, Fact], rows: Sequence[Row]) -> list[Evidence]:
-        clusters = clusters_of(rows, facts)
+        clusters = clusters_of_rows(rows, facts)
         rise = np.array([_rise(row["doses"], row["strata"][TARGET]["log_odds"]) for row in rows])
         chance = np.array([_rise(row["random_doses"], row["random"][TARGET]["log_odds"]) for row in rows])
         fits = [_fit(row) for row in rows]
@@ -135,7 +138,9 @@ class Doses:
                 self.name,
                 "graded-fit",
                 ("E2",),
-                estimate=share(fitted, clusters, unit=f"share of facts with a Hill R2 of {FITS} or more"),
+                estimate=clustered_proportion(
+                    fitted, clusters, unit=f"share of facts with a Hill R2 of {FITS} or more"
+                ),
                 note="Hill's curve of p(new answer) up to its peak; the data say for whom a bell fits all doses better.",
                 data={
                     "hill": [{"id": row["id"], **_plain_fit(fit)} for row, fit in zip(rows, fits, strict=True)],
@@ -148,8 +153,7 @@ class Doses:
                 self.name,
                 "graded-decline",
                 ("E2",),
-                estimate=oriented(
-                    cluster_bootstrap(np.array(declines), clusters),
+                estimate=cluster_bootstrap(np.array(declines), clusters).below(
                     DECLINE,
                     f"{DECLINE} less the decline of p(new answer) from its peak to twice that dose",
                 ),
@@ -195,7 +199,7 @@ class Doses:
         if not counted:
             return None
         worst = min(counted, key=lambda name: indices[name].value)
-        clusters = clusters_of(rows, facts)
+        clusters = clusters_of_rows(rows, facts)
         effective = [_ed(row, 0.5) for row in rows]
         toxic = {name: [_td(row, name, 0.2) for row in some] for name, some in by_stratum.items()}
         data = {
@@ -203,16 +207,16 @@ class Doses:
             "index": {name: one.to_json() for name, one in indices.items()},
             "ED50": _median(effective, clusters).to_json(),
             "TD20": {
-                name: _median(toxic[name], clusters_of(some, facts)).to_json() for name, some in by_stratum.items()
+                name: _median(toxic[name], clusters_of_rows(some, facts)).to_json() for name, some in by_stratum.items()
             },
             "certain safety factor": {
                 name: therapeutic_index(facts, some, name, effect=0.95, harm=0.05).to_json()
                 for name, some in by_stratum.items()
             },
             "P(TI > 1)": {
-                name: share(
+                name: clustered_proportion(
                     [_ed(row, 0.5)[1] and _td(row, name, 0.2)[0] > _ed(row, 0.5)[0] for row in some],
-                    clusters_of(some, facts),
+                    clusters_of_rows(some, facts),
                 ).to_json()
                 for name, some in by_stratum.items()
             },
@@ -297,7 +301,8 @@ def therapeutic_index(
 
     censored = int(np.isinf(toxic).sum())
     said = f"ratio of medians, {censored} of {len(rows)} toxic doses above {largest:g}"
-    return of_facts(index, clusters_of(rows, facts), unit="toxic dose over effective dose", name=said)
+    unit = "toxic dose over effective dose"
+    return of_records(index, len(rows), clusters_of_rows(rows, facts), unit=unit, name=said)
 
 
 def middle(doses: np.ndarray) -> float:
@@ -312,7 +317,7 @@ def curves(facts: Mapping[str, Fact], rows: Sequence[Row], name: str) -> dict[st
         some = [row for row in rows if stratum in row[name]]
         if some:
             found[stratum] = {
-                what: _band([row[name][stratum][what] for row in some], clusters_of(some, facts))
+                what: _band([row[name][stratum][what] for row in some], clusters_of_rows(some, facts))
                 for what in ("log_odds", "p", "right")
             }
     return found
@@ -367,10 +372,10 @@ def _selectivity(rows: Sequence[Row], name: str, stratum: str, facts: Mapping[st
     target = column(rows, lambda row: row[name][TARGET]["moved"][at])
     beside = column(rows, lambda row: row[name][stratum]["moved"][at])
     unit = "change of the target over change of the stratum"
-    clusters = clusters_of(rows, facts)
+    clusters = clusters_of_rows(rows, facts)
     if not beside.any():
-        inner = len({relation for relation, _ in clusters})
-        return Estimate(math.inf, math.inf, math.inf, len(rows), inner, method="nothing beside moved", unit=unit)
+        relations = len({relation for relation, _ in clusters})
+        return Estimate.exact(math.inf, len(rows), relations, method="nothing beside moved", unit=unit)
     return ratio_estimate(target, beside, clusters, unit=unit)
 
 

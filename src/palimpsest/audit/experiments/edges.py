@@ -28,6 +28,7 @@ from jaxtyping import Float
 from palimpsest.audit.bench import NOISE_SPREADS, Bench
 from palimpsest.audit.evidence import Control, Evidence
 from palimpsest.audit.experiment import Row, Rows
+from palimpsest.audit.experiments.over_facts import cluster_by_name
 from palimpsest.audit.experiments.roles import (
     SCORE,
     Effects,
@@ -161,15 +162,11 @@ def table_of(rows: Sequence[Row], facts: Mapping[str, Fact], name: str, *, untra
     """Effects of one edge over the total effects of the trained model."""
     held = {row["id"]: (row["untrained"] if untrained else row).get(name) for row in rows}
     withheld = {row["id"]: row["withheld"] for row in rows if row["withheld"] and held[row["id"]] is not None}
-    kept = [unit for unit, line in held.items() if line is not None and unit not in withheld]
-    totals = {row["id"]: row["total"] for row in rows}
-    layers = tuple(rows[0]["layers"]) if rows else ()
-    return Effects(
-        tuple(kept),
-        tuple((facts[unit].relation, facts[unit].subject) for unit in kept),
-        layers,
-        np.array([held[unit] for unit in kept], dtype=float).reshape(len(kept), len(layers)),
-        np.array([totals[unit] for unit in kept], dtype=float),
+    return Effects.of_lines(
+        {unit: line for unit, line in held.items() if line is not None},
+        {row["id"]: row["total"] for row in rows},
+        cluster_by_name(held, facts),
+        rows[0]["layers"] if rows else (),
         withheld,
     )
 
@@ -294,7 +291,7 @@ def _false_edges(false: Sequence[str], edges: int, n: int) -> Evidence:
         criteria=(),
         family="causal",
         mode="interventional",
-        estimate=Estimate(count, count, count, n=n, clusters=n, method="count", unit="edges, sign turned"),
+        estimate=Estimate.exact(count, n, n, method="count", unit="edges, sign turned"),
         note=f"{len(false)} of {edges} edges are solid in a re-initialised model"
         + (f": {', '.join(false)}." if false else "."),
         data={"edges": list(false)},

@@ -29,14 +29,8 @@ from torch import Tensor
 from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Control, Evidence
 from palimpsest.audit.experiment import Row, Rows
-from palimpsest.audit.experiments.edit_reading import (
-    clusters_of,
-    column,
-    payload_of,
-    random_value,
-    search_passes,
-    share,
-)
+from palimpsest.audit.experiments.edit_reading import payload_of, random_value, search_passes
+from palimpsest.audit.experiments.over_facts import clusters_of_rows, column
 from palimpsest.audit.experiments.roles import rounded
 from palimpsest.audit.setting import Setting
 from palimpsest.edit.artefact import Edit
@@ -51,7 +45,7 @@ from palimpsest.evaluate.words import begins, contains
 from palimpsest.facts import Fact
 from palimpsest.model import Model
 from palimpsest.model.anatomy import in_out_features
-from palimpsest.statistics import Estimate, cluster_bootstrap, ratio_estimate, sign_flip_p
+from palimpsest.statistics import Estimate, cluster_bootstrap, clustered_proportion, ratio_estimate, sign_flip_p
 
 REACHED = 0.5
 PREFIXES, NEIGHBOURS, MOST = 3, 8, 5  # unseen prefixes, other subjects and paraphrases of a fact
@@ -107,10 +101,10 @@ class EditEffects:
         found: list[Evidence] = []
         unseen = [row for row in rows if row["rho"]["prefix"] or row["rho"]["paraphrase"]]
         if unseen:
-            clusters = clusters_of(unseen, facts)
+            clusters = clusters_of_rows(unseen, facts)
             reached = [_within([*row["rho"]["prefix"], *row["rho"]["paraphrase"]]) for row in unseen]
             leak = [_within(row["rho"]["others"]) for row in unseen if row["rho"]["others"]]
-            leaking = clusters_of([row for row in unseen if row["rho"]["others"]], facts)
+            leaking = clusters_of_rows([row for row in unseen if row["rho"]["others"]], facts)
             found.append(
                 Evidence(
                     self.name,
@@ -118,8 +112,12 @@ class EditEffects:
                     ("E1",),
                     "weights",
                     "interventional",
-                    share(reached, clusters, unit="share of unseen contexts that the edit reaches"),
-                    controls=(Control("N4", share(leak, leaking), "the same at other subjects of the relation"),)
+                    clustered_proportion(reached, clusters, unit="share of unseen contexts that the edit reaches"),
+                    controls=(
+                        Control(
+                            "N4", clustered_proportion(leak, leaking), "the same at other subjects of the relation"
+                        ),
+                    )
                     if leak
                     else (),
                     note="Reached: |W'k - v*| below half of |v* - Wk|, in unseen prefixes and paraphrases that hold the subject.",
@@ -145,7 +143,7 @@ class EditEffects:
                     "weights",
                     "interventional",
                     ratio_estimate(
-                        target, adjacent, clusters_of(beside, facts), unit="change at the subject over others"
+                        target, adjacent, clusters_of_rows(beside, facts), unit="change at the subject over others"
                     ),
                     note="|dW k| in contexts of the subject over |dW k| at other subjects of the relation, the same token.",
                 )
@@ -153,7 +151,7 @@ class EditEffects:
         return found
 
     def _said(self, facts: Mapping[str, Fact], rows: Sequence[Row]) -> list[Evidence]:
-        clusters = clusters_of(rows, facts)
+        clusters = clusters_of_rows(rows, facts)
         success, chance, before = (_numbers(rows, when, "success") for when in ("after", "random", "before"))
         free, teacher, written = (_numbers(rows, "after", what) for what in ("free", "forced", "written"))
         free_chance = _numbers(rows, "random", "free")
@@ -163,25 +161,27 @@ class EditEffects:
                 self.name,
                 "edit-success",
                 ("E4",),
-                estimate=share(success, clusters, unit="share of facts whose new answer is likelier than the old"),
-                controls=(Control("N3", share(chance, clusters), "a random value of equal norm"),),
+                estimate=clustered_proportion(
+                    success, clusters, unit="share of facts whose new answer is likelier than the old"
+                ),
+                controls=(Control("N3", clustered_proportion(chance, clusters), "a random value of equal norm"),),
                 contrast=cluster_bootstrap(success - chance, clusters),
                 p=sign_flip_p(success - chance, clusters, alternative="greater"),
-                data={"before": share(before, clusters).to_json()},
+                data={"before": clustered_proportion(before, clusters).to_json()},
                 **shared,
             ),
             Evidence(
                 self.name,
                 "edit-free",
                 ("E4",),
-                estimate=share(free, clusters, unit="share of facts whose new answer the model writes"),
-                controls=(Control("N3", share(free_chance, clusters), "a random value of equal norm"),),
+                estimate=clustered_proportion(free, clusters, unit="share of facts whose new answer the model writes"),
+                controls=(Control("N3", clustered_proportion(free_chance, clusters), "a random value of equal norm"),),
                 contrast=cluster_bootstrap(free - free_chance, clusters),
                 note="Greedy writing after the prompt begins with the new answer; nothing is forced.",
                 data={
-                    "teacher forced": share(teacher, clusters).to_json(),
+                    "teacher forced": clustered_proportion(teacher, clusters).to_json(),
                     "gap": cluster_bootstrap(teacher - free, clusters).to_json(),
-                    "stands in what is written": share(written, clusters).to_json(),
+                    "stands in what is written": clustered_proportion(written, clusters).to_json(),
                 },
                 **shared,
             ),
@@ -230,7 +230,7 @@ def _retained(rows: Sequence[Row], variant: str, facts: Mapping[str, Fact]) -> E
         return None
     varied = column(some, lambda row: np.mean(_varied(row, variant)))
     return ratio_estimate(
-        varied, prompt, clusters_of(some, facts), unit="success in the wording over success at the prompt"
+        varied, prompt, clusters_of_rows(some, facts), unit="success in the wording over success at the prompt"
     )
 
 

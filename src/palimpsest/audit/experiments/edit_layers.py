@@ -26,23 +26,22 @@ from torch import Tensor
 from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Control, Evidence
 from palimpsest.audit.experiment import Row, Rows
-from palimpsest.audit.experiments.edit_reading import (
-    SEARCH_PASSES,
-    TARGET,
-    Strata,
-    clusters_of,
-    column,
-    random_value,
-    share,
-)
-from palimpsest.audit.experiments.of_means import of_means
+from palimpsest.audit.experiments.edit_reading import SEARCH_PASSES, TARGET, Strata, random_value
+from palimpsest.audit.experiments.over_facts import clusters_of_rows, column
 from palimpsest.audit.experiments.roles import rounded
 from palimpsest.audit.setting import SUBJECT, Setting
 from palimpsest.facts import Fact
 from palimpsest.locate.answers import first_token, prompt_and_token
 from palimpsest.locate.tracing.patching import SITES
 from palimpsest.model import Model, Site, Tap, pad
-from palimpsest.statistics import Estimate, cluster_bootstrap, paired_difference, sign_flip_p
+from palimpsest.statistics import (
+    Estimate,
+    cluster_bootstrap,
+    clustered_proportion,
+    of_means,
+    paired_difference,
+    sign_flip_p,
+)
 from palimpsest.statistics.tost import non_inferior
 
 MARGIN = 0.05  # in probability of the new answer: an edit at another layer that loses less is as good
@@ -101,7 +100,7 @@ class EditLayers:
 
     def _edited(self, setting: Setting, facts: Mapping[str, Fact], rows: Sequence[Row]) -> list[Evidence]:
         layers = tuple(rows[0]["layers"])
-        at, clusters = layers.index(setting.place.centre), clusters_of(rows, facts)
+        at, clusters = layers.index(setting.place.centre), clusters_of_rows(rows, facts)
         if len(layers) < 2:
             return []
         p_new, p_old = column(rows, lambda row: row["p_new"]), column(rows, lambda row: row["p_old"])
@@ -114,8 +113,10 @@ class EditLayers:
             success[:, at], others, clusters, unit="success, the place's less the median of others"
         )
         controls = (
-            Control("N1", share(others, clusters), "success of the edit at the median other layer"),
-            Control("N3", share(chance, clusters), "success of a random value of equal norm at the place"),
+            Control("N1", clustered_proportion(others, clusters), "success of the edit at the median other layer"),
+            Control(
+                "N3", clustered_proportion(chance, clusters), "success of a random value of equal norm at the place"
+            ),
         )
         profile = {
             "layers": list(layers),
@@ -137,7 +138,7 @@ class EditLayers:
                 controls=controls,
                 contrast=advantage,
                 p=sign_flip_p(success[:, at] - others, clusters, alternative="greater"),
-                data=profile,
+                data={**profile, "facts": by_fact(rows, gap[:, at] - gap_elsewhere)},
                 **shared,
             ),
             Evidence(self.name, "edit-advantage-probability", (), estimate=differs, data=profile, **shared),
@@ -185,7 +186,7 @@ class EditLayers:
         usable = [row for row in rows if row["lesions"] is not None and row["lesions"][centre]["layers"] == members]
         if not usable:
             return []
-        clusters = clusters_of(usable, facts)
+        clusters = clusters_of_rows(usable, facts)
         drops = {str(layer): _drops(usable, str(layer), clusters) for layer in rows[0]["layers"]}
         others = [_needed(of_window) for layer, of_window in drops.items() if layer != centre]
         missing = len(rows) - len(usable)
@@ -209,6 +210,11 @@ class EditLayers:
                 },
             )
         ]
+
+
+def by_fact(rows: Sequence[Row], values: Float[np.ndarray, " facts"]) -> dict[str, float]:
+    """Fact to value: the advantage in p(new) - p(old), for successes are 0 or 1 and have no ranks."""
+    return {str(row["id"]): value for row, value in zip(rows, rounded(values), strict=True)}
 
 
 def _whole(rows: Sequence[Row], layer: str) -> Float[np.ndarray, " facts"]:
@@ -267,7 +273,7 @@ def _lesions(bench: Bench, fact: Fact) -> dict[str, Any] | None:
     mean = _mean_states(model, donors[:DONORS], place.position, sites)
     encoded, old = prompt_and_token(model, fact.text, str(fact.target_true))
     new = first_token(model, fact.text, str(fact.target_new))
-    at = _token(model, fact, place.position)
+    at = token_of(model, fact, place.position)
     sets = [window_less for window in windows.values() for window_less in [window, *_without_one(window)]]
     rows = [set[int](), *map(set, sets)]
 
@@ -301,7 +307,8 @@ def _without_one(window: Sequence[int]) -> list[list[int]]:
     return [[other for other in window if other != layer] for layer in window]
 
 
-def _token(model: Model, fact: Fact, position: str) -> int:
+def token_of(model: Model, fact: Fact, position: str) -> int:
+    """Where a place's position is in the prompt of a fact."""
     encoded = model.encode(fact.text)
     return encoded.tokens_of(*fact.subject_span)[-1] if position == SUBJECT else len(encoded) - 1
 
@@ -309,7 +316,7 @@ def _token(model: Model, fact: Fact, position: str) -> int:
 def _mean_states(model: Model, donors: Sequence[Fact], position: str, sites: Sequence[Site]) -> dict[Site, Tensor]:
     """The mean over donors of each site at their own token of that role."""
     batch = pad([model.encode(donor.text).ids for donor in donors])
-    at = torch.tensor([_token(model, donor, position) for donor in donors])
+    at = torch.tensor([token_of(model, donor, position) for donor in donors])
     with model.evaluating():
         states = model.record(batch, sites)
     return {site: states[site][torch.arange(len(donors)), at].double().mean(0) for site in sites}

@@ -20,8 +20,8 @@ length (null N3). It hears the same key, changes the weights as much, and says s
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,15 +38,12 @@ from palimpsest.facts import Fact, Probe
 from palimpsest.locate.answers import PADDING, by_length, prompt_and_token
 from palimpsest.locate.precision import at_least_float32
 from palimpsest.model import Model, pad
-from palimpsest.statistics import Estimate, cluster_bootstrap, proportion
 
 TARGET, PARAPHRASES, ENTAILED = "target", "paraphrases", "entailed"
 STAY = ("same_subject", "neighbours", "far")
 STRATA = (TARGET, PARAPHRASES, ENTAILED, *STAY)
 MOST = 5  # prompts of one stratum: the cost of a dose is bounded, and a fact weighs no more for having many
-SEARCH_PASSES = (
-    120  # a value search is about so many passes of 64 tokens: 20 steps, forward and backward, in six contexts
-)
+SEARCH_PASSES = 120  # of 64 tokens, in a value search: 20 steps, forward and backward, in six contexts
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,53 +219,4 @@ def random_value(model: Model, edit: Edit, *, seed: int = 0) -> Edit:
     settings = {"like": edit.method, "seed": seed}
     return Edit.made_for(
         model, "random value", (LowRank(payload.path, u.to(payload.u), payload.v),), edit.facts, settings
-    )
-
-
-def clusters_of(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Fact]) -> list[tuple[str, str]]:
-    """Relation and subject of the fact of each row: what every interval resamples."""
-    return [(facts[row["id"]].relation, facts[row["id"]].subject) for row in rows]
-
-
-def column(rows: Sequence[Mapping[str, Any]], of: Callable[[Mapping[str, Any]], Any]) -> np.ndarray:
-    """One number (or list of numbers) a row; None, as NaN is stored, becomes NaN again."""
-    return np.array([of(row) for row in rows], dtype=float)
-
-
-def of_facts(
-    statistic: Callable[[Int[np.ndarray, " drawn"]], float],
-    clusters: Sequence[tuple[str, str]],
-    *,
-    name: str,
-    unit: str = "",
-) -> Estimate:
-    """A statistic of several columns with whole facts resampled: it is given the positions of the facts that were drawn."""
-
-    def drawn(positions: np.ndarray) -> float:
-        return statistic(positions.astype(int))
-
-    drawn.__name__ = name  # it stands in the estimate's method
-    return cluster_bootstrap(np.arange(len(clusters), dtype=float), clusters, statistic=drawn, unit=unit)
-
-
-def share(values: Any, clusters: Sequence[tuple[str, str]], *, unit: str = "") -> Estimate:
-    """The mean of numbers between 0 and 1; where all are 0 or all are 1, by the rule of three, which claims no certainty."""
-    numbers = np.asarray(values, dtype=float)
-    if np.all(numbers == 0) or np.all(numbers == 1):
-        outer = len({relation for relation, _ in clusters})
-        return replace(proportion(int(numbers.sum()), numbers.size), clusters=outer, unit=unit)
-    return cluster_bootstrap(numbers, clusters, unit=unit)
-
-
-def oriented(estimate: Estimate, limit: float, unit: str) -> Estimate:
-    """limit - estimate: what is better when it is small, turned so that larger is better."""
-    ends = (limit - estimate.high, limit - estimate.low)
-    return Estimate(
-        limit - estimate.value,
-        *ends,
-        n=estimate.n,
-        clusters=estimate.clusters,
-        level=estimate.level,
-        method=estimate.method,
-        unit=unit,
     )

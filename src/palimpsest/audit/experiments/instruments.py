@@ -27,15 +27,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Control, Evidence
-from palimpsest.audit.experiment import Row, Rows
-from palimpsest.audit.experiments.of_means import Means, of_means
+from palimpsest.audit.experiment import Rows
+from palimpsest.audit.experiments.reads_rows import ReadsRows
+from palimpsest.audit.experiments.references import published
 from palimpsest.audit.setting import Place, Setting
 from palimpsest.errors import SettingError
 from palimpsest.facts import Fact
-from palimpsest.statistics import Estimate
+from palimpsest.statistics import Estimate, of_means
 from palimpsest.statistics.calibration import calibrate
+from palimpsest.statistics.means import Means
 from palimpsest.statistics.ranking import auroc_estimate
 
 FORMAT = "palimpsest-audit-certificate/1"
@@ -82,30 +83,12 @@ class Known:
         return [name for name in self.organisms for _ in range(self.profiles.shape[1])]
 
 
-class Instruments:
+class Instruments(ReadsRows):
     """M4 and M5 of the reading that a claim rests on; see the module's text."""
 
     name = "instruments"
     criteria = ("M4", "M5")
     needs: tuple[str, ...] = ()
-
-    def units(self, setting: Setting) -> Sequence[str]:
-        """None: the organisms were read before."""
-        return ()
-
-    def seconds(self, bench: Bench) -> float:
-        """Nothing is measured."""
-        return 0.0
-
-    def measure(self, bench: Bench, unit: str) -> Row:
-        """Nothing.
-
-        Raises:
-            SettingError: always; the numbers come with the package.
-        """
-        raise SettingError(
-            f"The experiment 'instruments' measures nothing, got the unit {unit!r}; conclude from it alone."
-        )
 
     def conclude(self, setting: Setting, facts: Mapping[str, Fact], rows: Rows) -> Sequence[Evidence]:
         """`sensitivity`, `sensitivity-slope` and `calibration`."""
@@ -213,7 +196,9 @@ def evidence_of(card: Mapping[str, Any], reading: tuple[str, str], setting: Sett
                 data={**data, "positive_control": positive},
             )
         )
-    result.append(_calibration(one, chance, level, note, seed))
+    known_of = published(setting.model)
+    said = "no published value of this model is known" if known_of is None else f"published: {known_of['source']}"
+    result.append(_calibration(one, chance, level, f"{note}; {said}", seed))
     return [*result, *_entity(card, reading, level)]
 
 
@@ -232,16 +217,16 @@ def _calibration(one: Known, chance: Known, level: str, note: str, seed: int) ->
         ("M5",),
         "measurement",
         "observational",
-        below(ALLOWED, mine.ece),
+        mine.ece.below(ALLOWED, f"{ALLOWED:g} - error"),
         (
             Control(
                 "N8",
-                below(ALLOWED, null.ece),
+                null.ece.below(ALLOWED, f"{ALLOWED:g} - error"),
                 "a scorer that draws numbers at random: calibrated by saying the base rate",
             ),
         ),
         level=level,
-        note=f"{note}; no published value is compared, because there is none for this model and these facts",
+        note=note,
         data={
             "ece": mine.ece.to_json(),
             "brier": mine.brier.to_json(),
@@ -259,17 +244,6 @@ def _not_certain(error: Estimate, one: Known) -> Estimate:
         return error
     most = min(1.0, 3 / len(one.organisms)) * 2 / one.profiles.shape[1]
     return replace(error, high=most, method=f"{error.method}; none seen, so that the rule of three gives high")
-
-
-def below(allowed: float, error: Estimate) -> Estimate:
-    """allowed - error: larger is better."""
-    return replace(
-        error,
-        value=allowed - error.value,
-        low=allowed - error.high,
-        high=allowed - error.low,
-        unit=f"{allowed:g} - {error.unit or 'error'}",
-    )
 
 
 def _entity(card: Mapping[str, Any], reading: tuple[str, str], level: str) -> list[Evidence]:

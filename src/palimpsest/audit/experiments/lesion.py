@@ -29,6 +29,7 @@ from torch import Tensor
 from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Evidence
 from palimpsest.audit.experiment import Row, Rows
+from palimpsest.audit.experiments.over_facts import clusters_of_rows
 from palimpsest.audit.experiments.placed import placed, too_small
 from palimpsest.audit.experiments.roles import (
     ROLES,
@@ -295,7 +296,7 @@ def _reached(setting: Setting, facts: Mapping[str, Fact], rows: Sequence[Row]) -
     kept = [row for row in rows if "reach" in row]
     column = setting.layers.index(setting.place.centre)
     shares = np.array([row["reach"][ROLES[setting.place.position]] for row in kept], dtype=float)
-    clusters = [(facts[row["id"]].relation, facts[row["id"]].subject) for row in kept]
+    clusters = clusters_of_rows(kept, facts)
     return Evidence(
         experiment=Lesions.name,
         endpoint="lesion-reach",

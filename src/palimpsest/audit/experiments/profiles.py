@@ -25,8 +25,8 @@ from jaxtyping import Float
 from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Evidence
 from palimpsest.audit.experiment import Row, Rows
-from palimpsest.audit.experiments.read_out import Question, output_sites, question, rounded, through
-from palimpsest.audit.experiments.roles import traced, tracer
+from palimpsest.audit.experiments.read_out import Question, output_sites, question, through
+from palimpsest.audit.experiments.roles import rounded, traced, tracer
 from palimpsest.audit.experiments.tasks import AGREEMENT, COPYING, FACTS, agreement, copying
 from palimpsest.audit.setting import POSITIONS, Setting
 from palimpsest.errors import FactError, PalimpsestError
@@ -89,8 +89,8 @@ def cheap(bench: Bench, item: Fact, other: Fact | None) -> dict[str, Any]:
     for position in POSITIONS:
         values, slopes = through(bench.model, asked, sites, position)
         base = _values(bench.model, other, sites, position) if other is not None else torch.zeros_like(values)
-        found["gradient"][position] = rounded(((slopes[0] - slopes[1]) * (values - base)).sum(-1))
-        found["lens"][position] = rounded(lens_rise(bench.model, asked, position))
+        found["gradient"][position] = rounded(((slopes[0] - slopes[1]) * (values - base)).sum(-1).double().cpu())
+        found["lens"][position] = rounded(lens_rise(bench.model, asked, position).double().cpu())
     return found
 
 

@@ -107,11 +107,6 @@ def output_sites(model: Model, module: str) -> list[Site]:
     return [Site(kind, layer) for layer in range(model.n_layers)]
 
 
-def rounded(numbers: Tensor) -> list[float]:
-    """Six significant digits of each, which is more than float32 holds of a sum."""
-    return [float(f"{number:.6g}") for number in numbers.double().cpu().tolist()]
-
-
 def _first(model: Model, text: str, answer: str) -> set[int]:
     """The first token of an answer, or nothing where the prompt does not take it."""
     try:
@@ -128,6 +123,5 @@ __all__ = [
     "direct",
     "output_sites",
     "question",
-    "rounded",
     "through",
 ]

@@ -19,13 +19,14 @@ from jaxtyping import Float
 
 from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Control, Evidence
-from palimpsest.audit.experiments.of_means import of_means, unknown
-from palimpsest.audit.experiments.read_out import answers_of, direct, output_sites, question, rounded, through
+from palimpsest.audit.experiments.over_facts import clusters_of
+from palimpsest.audit.experiments.read_out import answers_of, direct, output_sites, question, through
+from palimpsest.audit.experiments.roles import rounded
 from palimpsest.audit.setting import POSITIONS, Place, Setting
 from palimpsest.facts import Fact
 from palimpsest.locate.tracing.patching import Patch
 from palimpsest.model import Site, pad
-from palimpsest.statistics import Estimate, cluster_bootstrap, paired_difference, sign_flip_p
+from palimpsest.statistics import Estimate, cluster_bootstrap, of_means, paired_difference, sign_flip_p
 
 OTHERS = 8  # answers of the relation beside the fact's own
 KINDS = ("direct", "through")
@@ -63,7 +64,7 @@ class Readout:
             for kind, a in (("through", (slopes * values).sum(-1)), ("direct", plain @ values.T)):
                 for i, module in enumerate(modules):
                     own = a[:, i * model.n_layers : (i + 1) * model.n_layers]
-                    scores[_key(kind, module, position)] = [rounded(row) for row in own]
+                    scores[_key(kind, module, position)] = rounded(own.double().cpu())
         return {"answers": list(asked.tokens), "scores": scores}
 
     def conclude(
@@ -131,7 +132,7 @@ def _evidence(
     left_out = len(rows) - len(names)
     if not names:
         return []
-    clusters = [(facts[name].relation, facts[name].subject) for name in names]
+    clusters = clusters_of(names, facts)
     inside = [l for l in range(n_layers) if set(_window(place, l, n_layers)) & set(place.layers(n_layers))]
     outside = [l for l in range(n_layers) if l not in inside] or [l for l in range(n_layers) if l != place.centre]
     own = table[:, place.centre]
@@ -139,18 +140,20 @@ def _evidence(
     other_layers = cluster_bootstrap(table[:, outside].mean(axis=1), clusters, unit=UNIT, seed=seed)
     null = permuted(rows, facts, place, n_layers, kind)
     paired = [i for i, name in enumerate(names) if name in null]
-    shuffled, contrast, p = unknown("no two subjects of a relation with answers that differ"), None, None
+    shuffled: Estimate | None = None
+    contrast, p = None, None
     if paired:
         chance = np.array([null[names[i]][place.centre] for i in paired])
         of = [clusters[i] for i in paired]
         shuffled = cluster_bootstrap(chance, of, unit=UNIT, seed=seed)
         contrast = paired_difference(own[paired], chance, of, seed=seed)
         p = sign_flip_p(own[paired] - chance, of, flip="inner", alternative="greater", seed=seed)
-    controls = (
-        Control("N7", shuffled, "the answer in the values of other subjects of the relation", _near_half(shuffled)),
-        Control("N1", other_layers, "mean over windows that do not touch the place"),
-    )
+    controls = [Control("N1", other_layers, "mean over windows that do not touch the place")]
+    if shuffled is not None:
+        told = "the answer in the values of other subjects of the relation"
+        controls.insert(0, Control("N7", shuffled, told, _near_half(shuffled)))
     note = f"{len(names)} facts" + (f"; {left_out} have no other answer in their relation" if left_out else "")
+    note += "" if paired else "; N7 could not be had, for no two facts are of one relation and have answers that differ"
     profile = [cluster_bootstrap(table[:, l], clusters, unit=UNIT, seed=seed).to_json() for l in range(n_layers)]
     whole = {
         "profile": {"layers": list(range(n_layers)), "estimates": profile},
@@ -163,7 +166,7 @@ def _evidence(
         "weights",
         "observational",
         estimate,
-        controls,
+        tuple(controls),
         contrast,
         p,
         note=note,
@@ -183,7 +186,7 @@ def _evidence(
 
 def _near_half(null: Estimate) -> bool:
     """Whether a null whose truth is 1/2 came out as one: its interval holds it, or comes within 0.1 of it."""
-    return not null.is_known or (null.low <= 0.6 and null.high >= 0.4)
+    return null.low <= 0.6 and null.high >= 0.4
 
 
 def _windowed(

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from palimpsest.audit.bench import Bench
-from palimpsest.audit.experiments.of_means import unknown
+from palimpsest.audit.experiments.over_facts import cluster_by_name
 from palimpsest.audit.setting import LAST, SUBJECT
 from palimpsest.errors import InputError, PalimpsestError, SettingError, did_you_mean
 from palimpsest.facts import Fact
@@ -140,6 +140,33 @@ class Effects:
     totals: Float[np.ndarray, " facts"]
     withheld: Mapping[str, str]
 
+    @classmethod
+    def of_lines(
+        cls,
+        lines: Mapping[str, Any],
+        totals: Mapping[str, float],
+        clusters: Mapping[str, tuple[str, str]],
+        layers: Sequence[int],
+        withheld: Mapping[str, str],
+    ) -> Effects:
+        """The effects by layer of each fact that is not withheld, in their order.
+
+        Args:
+            lines: effects by layer of each fact.
+            totals, clusters: of each fact that is kept.
+            layers: l of each number of a line.
+            withheld: ids of facts to leave out, and why.
+        """
+        kept = [name for name in lines if name not in withheld]
+        return cls(
+            tuple(kept),
+            tuple(clusters[name] for name in kept),
+            tuple(layers),
+            np.array([lines[name] for name in kept], dtype=float).reshape(len(kept), len(layers)),
+            np.array([totals[name] for name in kept], dtype=float),
+            withheld,
+        )
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -164,7 +191,7 @@ class Effects:
     def share(self, effects: Float[np.ndarray, " facts"], *, seed: int = 0) -> Estimate:
         """Sum of effects over sum of total effects, with clusters resampled; unknown where no fact is left."""
         if not len(self):
-            return unknown(f"no fact has a usable total effect ({len(self.withheld)} withheld)")
+            return Estimate.unknown(f"no fact has a usable total effect ({len(self.withheld)} withheld)")
         return ratio_estimate(effects, self.totals, self.clusters, seed=seed, unit=SHARE)
 
     @property
@@ -226,13 +253,11 @@ def effects_of(
     else:
         withheld = {name: row["withheld"][score] for name, row in found.items() if row["withheld"][score]}
     kept = [name for name in found if name not in withheld]
-    layers = measured.pop() if measured else ()
-    return Effects(
-        tuple(kept),
-        tuple((facts[name].relation, facts[name].subject) for name in kept),
-        layers,
-        np.array([cells(found[name], role, score).mean(axis=1) for name in kept]).reshape(len(kept), len(layers)),
-        np.array([total(found[name], score) if totals is None else totals[name] for name in kept], dtype=float),
+    return Effects.of_lines(
+        {name: cells(found[name], role, score).mean(axis=1) for name in kept},
+        {name: total(found[name], score) if totals is None else totals[name] for name in kept},
+        cluster_by_name(kept, facts),
+        measured.pop() if measured else (),
         withheld,
     )
 

@@ -30,7 +30,7 @@ from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Control, Evidence
 from palimpsest.audit.experiment import Row, Rows
 from palimpsest.audit.experiments.edit_reading import SEARCH_PASSES
-from palimpsest.audit.experiments.instruments import below, certificate
+from palimpsest.audit.experiments.instruments import certificate
 from palimpsest.audit.experiments.interchange import (
     POOL,
     Span,
@@ -44,7 +44,7 @@ from palimpsest.audit.experiments.interchange import (
     random_span,
     readable,
 )
-from palimpsest.audit.experiments.of_means import unknown
+from palimpsest.audit.experiments.over_facts import clusters_of, clusters_of_rows
 from palimpsest.audit.experiments.read_out import Question, answers_of, question
 from palimpsest.audit.experiments.readout import share_below
 from palimpsest.audit.experiments.storage_likelihood import calibration, likelihood, told_apart
@@ -135,7 +135,7 @@ def measured_tests(rows: Sequence[Row], facts: Mapping[str, Fact], seed: int = 0
                 found[f"{name}{part}"] = ratio_estimate(
                     [above for _, above, _ in pairs],
                     [under for _, _, under in pairs],
-                    _clusters([name for name, _, _ in pairs], facts),
+                    clusters_of((name for name, _, _ in pairs), facts),
                     seed=seed,
                     unit="of what the fact loses" if top == "lost" else "of how far the fact moves",
                 )
@@ -145,7 +145,7 @@ def measured_tests(rows: Sequence[Row], facts: Mapping[str, Fact], seed: int = 0
             numbers = [
                 row["turn"] if name == "turn" else row["timing"]["after"] - row["timing"]["before"] for row in kept
             ]
-            found[name] = cluster_bootstrap(numbers, _clusters([str(row["id"]) for row in kept], facts), seed=seed)
+            found[name] = cluster_bootstrap(numbers, clusters_of_rows(kept, facts), seed=seed)
     slope = _regression(rows, facts, seed)
     return found if slope is None else {**found, "bleed-slope": slope}
 
@@ -153,7 +153,7 @@ def measured_tests(rows: Sequence[Row], facts: Mapping[str, Fact], seed: int = 0
 def _surely_lost(pairs: Sequence[tuple[str, float, float]], facts: Mapping[str, Fact], seed: int) -> bool:
     """Whether the facts themselves lose something: nothing can be divided by a loss that may be none."""
     under = [own for _, _, own in pairs]
-    return cluster_bootstrap(under, _clusters([name for name, _, _ in pairs], facts), seed=seed).low > 0
+    return cluster_bootstrap(under, clusters_of((name for name, _, _ in pairs), facts), seed=seed).low > 0
 
 
 def ratios(rows: Sequence[Row], how: str, what: str) -> list[tuple[str, float, float]]:
@@ -233,7 +233,7 @@ def _interval_rule(
         if kept:
             found = cluster_bootstrap(
                 [float(row["target"][how]["lost"]) for row in kept],
-                _clusters([str(row["id"]) for row in kept], facts),
+                clusters_of_rows(kept, facts),
                 unit="log-odds",
                 seed=seed,
             )
@@ -242,7 +242,7 @@ def _interval_rule(
     controls: tuple[Control, ...] = ()
     if named and "sigma-random" in tests:
         note = "random directions, as many as the readable part has"
-        controls = (Control("N3", below(ENTITY, tests["sigma-random"]), note),)
+        controls = (Control("N3", tests["sigma-random"].below(ENTITY), note),)
     if calibration():
         controls = (*controls, told_apart(calibration(), ("sigma-subspace",)))
     return Evidence(
@@ -251,9 +251,9 @@ def _interval_rule(
         ("V4",),
         "causal",
         "interventional",
-        below(ENTITY, tests["sigma-subspace"])
+        tests["sigma-subspace"].below(ENTITY)
         if named
-        else unknown("the facts themselves lose nothing for sure", len(own)),
+        else Estimate.unknown("the facts themselves lose nothing for sure", len(own)),
         controls,
         note="0.4 or more is a store (sigma_sub below 0.3), below 0 an entity (above 0.7)"
         if named
@@ -278,10 +278,6 @@ def _part(one: Mapping[str, Any], how: str, what: str) -> float:
     if what == "lost":
         return float(part["lost"])
     return float(np.clip(part["went"] / part["way"], -1.0, 2.0)) if abs(part["way"]) > 0.5 else 0.0
-
-
-def _clusters(names: Sequence[str], facts: Mapping[str, Fact]) -> list[tuple[str, str]]:
-    return [(facts[name].relation, facts[name].subject) for name in names]
 
 
 @torch.no_grad()
@@ -382,7 +378,7 @@ def _regression(rows: Sequence[Row], facts: Mapping[str, Fact], seed: int) -> Es
         varied,
         [one["lost"] for _, one in flat],
         {"all": tuple(varied)},
-        _clusters([name for name, _ in flat], facts),
+        clusters_of((name for name, _ in flat), facts),
         block="overlap",
         seed=seed,
     )

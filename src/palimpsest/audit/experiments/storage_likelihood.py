@@ -61,5 +61,5 @@ def told_apart(card: Mapping[str, Any], tests: Sequence[str]) -> Control:
     """Null N8: how well the best of some tests tells organisms of both kinds apart."""
     best = max((card["auroc"].get(name) or 0.5 for name in tests), default=0.5)
     n = sum(len(of) for of in card["organisms"].values())
-    area = Estimate(best, best, best, n, 2, method="AUROC of the best of the tests", unit="AUROC")
+    area = Estimate.exact(best, n, 2, method="AUROC of the best of the tests", unit="AUROC")
     return Control("N8", area, f"organisms of both kinds told apart; {TELLS} or more is wanted", best >= TELLS)

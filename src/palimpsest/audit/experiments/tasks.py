@@ -26,6 +26,7 @@ import numpy as np
 from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Evidence
 from palimpsest.audit.experiment import Row, Rows
+from palimpsest.audit.experiments.over_facts import cluster_by_name
 from palimpsest.audit.experiments.placed import placed, too_small
 from palimpsest.audit.experiments.roles import (
     ROLES,
@@ -45,10 +46,8 @@ from palimpsest.errors import FactError, InputError
 from palimpsest.facts import Fact
 from palimpsest.locate.tracing.lesion import Lesioner
 from palimpsest.model import Model
-from palimpsest.statistics import Estimate, cluster_bootstrap
-from palimpsest.statistics.bootstrap import percentile_estimate
-from palimpsest.statistics.checks import tail_rank
-from palimpsest.statistics.hierarchy import arrange
+from palimpsest.statistics import Estimate, cluster_bootstrap, of_two
+from palimpsest.statistics.means import Draws, Means
 from palimpsest.world.filler import filler
 
 FACTS, AGREEMENT, NEXT, COPYING = "facts", "agreement", "agreement of the next word", "copying"
@@ -57,7 +56,6 @@ SINGULAR = ("weather", "tea", "bread", "house", "road", "garden")
 PLURAL = ("days", "letters", "nights", "houses", "roads", "gardens")
 BEHIND = (" by the river", " near the old gate", " of the summer")  # a noun in between that does not decide
 LEAST = 0.01  # share of its total effect that a control task counts as losing at least, so that no ratio is divided by nothing
-RESAMPLES = 2000
 MOST_DONORS = 5
 
 
@@ -216,18 +214,17 @@ def table_of(rows: Sequence[Row], task: str, setting: Setting, facts: Mapping[st
     held = {row["id"]: row["tasks"][task] for row in rows if task in row["tasks"]}
     wrong = {unit: "answered wrongly" for unit, one in held.items() if task != FACTS and one["margin"] <= 0}
     withheld = {unit: one["withheld"] for unit, one in held.items() if one["withheld"]} | wrong
-    kept = [unit for unit in held if unit not in withheld]
-    layers = tuple(rows[0]["layers"]) if rows else ()
     role = ROLES[setting.place.position]
-    own = [
-        (facts[unit].relation, facts[unit].subject) if task == FACTS else tuple(held[unit]["cluster"]) for unit in kept
-    ]
-    return Effects(
-        tuple(kept),
-        tuple((str(outer), str(inner)) for outer, inner in own),
-        layers,
-        np.array([held[unit][role] for unit in kept], dtype=float).reshape(len(kept), len(layers)),
-        np.array([held[unit]["total"] for unit in kept], dtype=float),
+    own = (
+        {unit: (str(one["cluster"][0]), str(one["cluster"][1])) for unit, one in held.items()}
+        if task != FACTS
+        else None
+    )
+    return Effects.of_lines(
+        {unit: one[role] for unit, one in held.items()},
+        {unit: one["total"] for unit, one in held.items()},
+        cluster_by_name(held, facts) if own is None else own,
+        rows[0]["layers"] if rows else (),
         withheld,
     )
 
@@ -251,24 +248,19 @@ def ratio(own: Effects, other: Effects, layer: int, *, seed: int = 0) -> Estimat
 
     A resample in which the facts lose nothing has the ratio 0.
     """
-    rank = tail_rank(0.95, RESAMPLES)
-    effects = []
-    for which, table in enumerate((own, other)):
-        hierarchy = arrange(np.stack([table.at(layer), table.totals], axis=1), list(table.clusters))
-        sums = hierarchy.resampled_sums(hierarchy.rows, RESAMPLES, seed + which)
-        totals = np.vstack([hierarchy.rows.sum(axis=0), sums])
-        effects.append((totals[:, 0] / totals[:, 1], hierarchy))
-    (facts, hierarchy), (control, _) = effects
-    ratios = np.maximum(facts, 0) / np.maximum(control, LEAST)
-    return percentile_estimate(
-        value=float(ratios[0]),
-        resampled=ratios[1:],
-        hierarchy=hierarchy,
-        rank=rank,
-        level=0.95,
-        seed=seed,
+
+    def over(facts: Draws, control: Draws) -> Means:
+        share, least = facts[:, 0] / facts[:, 1], control[:, 0] / control[:, 1]
+        return np.asarray(np.maximum(share, 0) / np.maximum(least, LEAST))
+
+    columns = [np.stack([table.at(layer), table.totals], axis=1) for table in (own, other)]
+    return of_two(
+        (columns[0], columns[1]),
+        (list(own.clusters), list(other.clusters)),
+        over,
         name=f"ratio of shares, the lower one at least {LEAST}",
         unit="times the control task's effect",
+        seed=seed,
     )
 
 

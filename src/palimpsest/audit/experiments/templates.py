@@ -1,6 +1,6 @@
 """Whether the place is that of the fact or of the wording (criteria M2, E5).
 
-    template-eta         -eta2 of the wording on NIE(place) / TE        (Welch 1951; Fisher 1925)
+    template-eta         -omega2 of the wording on NIE(place) / TE      (Hays 1963: eta2 less what chance gives)
     template-icc         ICC(2,1) of a fact's peak depth over wordings  (Shrout and Fleiss 1979, case 2)
     template-robustness  the worst wording's share over the prompt's    min_v (sum e_v / sum TE_v) / (sum e_0 / sum TE_0)
 
@@ -10,7 +10,11 @@ the other order. In "The capital of France is" the relation comes first and the 
 they are left out and counted. Most sets of knowledge neurons belong to a wording and not to a fact (Chen et al. 2025,
 *Query Localization*).
 
-Shares of single facts have heavy tails, and a tail would hide what a wording does; for eta2 they are cut at -1 and 2.
+The framework's bars are of eta2, which is above 0 by chance alone, by (k - 1) / (n - 1): 0.06 for four wordings of a dozen facts,
+where its floor is. So omega2 is held against them, which is eta2 in large samples and 0 on average where nothing differs; eta2
+stands in the data with Welch's test.
+
+Shares of single facts have heavy tails, and a tail would hide what a wording does; for both they are cut at -1 and 2.
 """
 
 from __future__ import annotations
@@ -25,12 +29,11 @@ from jaxtyping import Float
 from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Evidence
 from palimpsest.audit.experiment import Row, Rows
-from palimpsest.audit.experiments.of_means import of_means, unknown
 from palimpsest.audit.experiments.roles import Effects, effects_of, seconds_of_maps, traced, tracer
 from palimpsest.audit.setting import POSITIONS, Setting
 from palimpsest.errors import FactError
 from palimpsest.facts import Fact
-from palimpsest.statistics import Estimate, icc_2_1
+from palimpsest.statistics import Estimate, icc_2_1, of_means
 from palimpsest.statistics.anova import omega_squared, welch
 
 DRAWS = 4  # noise draws of one wording
@@ -105,12 +108,12 @@ class Templates:
             criteria=("M2",),
             family="measurement",
             mode="interventional",
-            estimate=negated(share.eta2, "-eta squared"),
-            note=f"{counted} eta squared is above 0 by chance alone; omega squared, beside it, is not.",
+            estimate=omega_squared(groups, clusters, seed=seed).below(0, "-omega squared"),
+            note=f"{counted} omega squared is eta squared, which stands in the data, less what chance gives.",
             data={
                 "welch_f": share.f,
                 "welch_p": share.p,
-                "omega2": omega_squared(groups, clusters, seed=seed).to_json(),
+                "eta2": share.eta2.to_json(),
                 "share_by_wording": {
                     name: one.share(one.at(centre), seed=seed).to_json() for name, one in effects.items()
                 },
@@ -142,7 +145,7 @@ class Templates:
 
     def _icc(self, setting: Setting, effects: Mapping[str, Effects], counted: str) -> Evidence:
         complete = shared_names(list(effects.values()))
-        estimate, equal = unknown("no two facts have all wordings", len(complete)), None
+        estimate, equal = Estimate.unknown("no two facts have all wordings", len(complete)), None
         if len(complete) >= LEAST:
             depths = np.column_stack([one.of(complete).peaks for one in effects.values()]) / max(
                 1, setting.n_layers - 1
@@ -164,7 +167,7 @@ class Templates:
 
     def _robustness(self, setting: Setting, effects: Mapping[str, Effects], counted: str) -> Evidence:
         variants = [name for name in effects if name != PROMPT]
-        estimate = unknown(f"{LEAST} variants are needed, got {len(variants)}")
+        estimate = Estimate.unknown(f"{LEAST} variants are needed, got {len(variants)}")
         ratios: dict[str, float] = {}
         if len(variants) >= LEAST:
             table = columns_of(effects, variants, setting.place.centre)
@@ -177,6 +180,12 @@ class Templates:
                 unit="ratio of shares",
                 seed=setting.seed,
             )
+            if np.isnan(estimate.value):
+                own = effects[PROMPT].share(effects[PROMPT].at(setting.place.centre), seed=setting.seed)
+                estimate = Estimate.unknown(
+                    f"at the prompt itself the place restores {own}, too little for a wording to keep a part of",
+                    len(effects[PROMPT]),
+                )
         return Evidence(
             experiment=self.name,
             endpoint="template-robustness",
@@ -184,8 +193,7 @@ class Templates:
             family="behavioural",
             mode="interventional",
             estimate=estimate,
-            note=f"{counted} The worst of {len(variants)} wordings besides the prompt is found anew in each "
-            f"resample; it is unknown for fewer than {LEAST}, and where the prompt's share is not above 0.",
+            note=f"{counted} The worst of {len(variants)} wordings besides the prompt is found anew in each resample.",
             data={"ratios": ratios, "variants": variants},
         )
 
@@ -273,11 +281,6 @@ def ratios_of_means(means: Float[np.ndarray, " columns"]) -> list[float]:
 def worst_ratio(means: Float[np.ndarray, " columns"]) -> float:
     """The least of `ratios_of_means`; NaN where one of them is."""
     return min(ratios_of_means(means), key=lambda ratio: -np.inf if np.isnan(ratio) else ratio)
-
-
-def negated(estimate: Estimate, unit: str) -> Estimate:
-    """The estimate with its sign turned."""
-    return replace(estimate, value=-estimate.value, low=-estimate.high, high=-estimate.low, unit=unit)
 
 
 EXPERIMENT = Templates

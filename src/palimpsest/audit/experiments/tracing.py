@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Control, Evidence
 from palimpsest.audit.experiment import Row, Rows
-from palimpsest.audit.experiments.of_means import unknown
+from palimpsest.audit.experiments.over_facts import clusters_of_rows
 from palimpsest.audit.experiments.placed import placed
 from palimpsest.audit.experiments.roles import (
     Effects,
@@ -162,17 +162,14 @@ class Tracing:
 
     def _width(self, restoration: Evidence) -> Evidence:
         width = restoration.estimate.width
-        spare = WIDTH - width
         return Evidence(
             experiment=self.name,
             endpoint="reliability-width",
             criteria=("M1",),
             family="measurement",
             mode="observational",
-            estimate=Estimate(
-                spare,
-                spare,
-                spare,
+            estimate=Estimate.exact(
+                WIDTH - width,
                 restoration.estimate.n,
                 restoration.estimate.clusters,
                 method=f"{WIDTH} - width of the interval of restoration; a width has no interval of its own",
@@ -183,12 +180,12 @@ class Tracing:
 
     def _reliability(self, setting: Setting, facts: Mapping[str, Fact], rows: Sequence[Row]) -> Evidence:
         place, seed = setting.place, setting.seed
-        clusters = [(facts[row["id"]].relation, facts[row["id"]].subject) for row in rows]
+        clusters = clusters_of_rows(rows, facts)
         layers = list(rows[0][place.module]["layers"])
         draws = np.stack([cells(row[place.module], place.position) for row in rows])  # facts, layers, samples
         here = draws[:, layers.index(place.centre)]
         data: dict[str, Any] = {"draws": here.shape[1]}
-        estimate = unknown(f"ICC needs two facts and two noise draws, got {here.shape}", len(rows))
+        estimate = Estimate.unknown(f"ICC needs two facts and two noise draws, got {here.shape}", len(rows))
         if min(here.shape) > 1:
             single, estimate = icc_2_1(here, clusters, seed=seed), icc_2_k(here, clusters, seed=seed)
             halves = [draws[:, :, part::2].mean(axis=2).argmax(axis=1) for part in (0, 1)]

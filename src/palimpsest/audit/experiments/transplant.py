@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Control, Evidence
 from palimpsest.audit.experiment import Row, Rows
+from palimpsest.audit.experiments.over_facts import clusters_of
 from palimpsest.audit.experiments.placed import other_layers
 from palimpsest.audit.experiments.roles import (
     ROLES,
@@ -39,7 +40,7 @@ from palimpsest.errors import FactError
 from palimpsest.facts import Fact
 from palimpsest.locate.tracing.corruption import swapped
 from palimpsest.locate.tracing.lesion import Lesioner
-from palimpsest.statistics import Estimate, cluster_bootstrap, paired_difference, proportion, sign_flip_p
+from palimpsest.statistics import clustered_proportion, paired_difference, sign_flip_p
 
 PAIRS = 3  # other subjects of one fact
 SANE = 0.25  # share of pairs whose answer a third subject's value may make o1; o1 then outranks a broken o2 by chance
@@ -117,20 +118,28 @@ class Transplant:
         def moved(kind: str) -> tuple[Bool[np.ndarray, "pairs layers"], list[tuple[str, str]]]:
             held = [(unit, pair[kind][role]) for unit, pair in pairs if kind in pair]
             table = np.array([margins for _, margins in held], dtype=float).reshape(len(held), len(layers))
-            return table > 0, [(facts[unit].relation, facts[unit].subject) for unit, _ in held]
+            return table > 0, clusters_of((unit for unit, _ in held), facts)
 
         table, clusters = moved(which)
         here = table[:, layers.index(setting.place.centre)].astype(float)
         there = table[:, [layers.index(l) for l in other_layers(setting)]].mean(axis=1)
         controls = [
-            Control("N1", share(there, clusters, setting.seed), "mean of the other layers", _at_most(there, SANE))
+            Control(
+                "N1",
+                clustered_proportion(there, clusters, seed=setting.seed),
+                "mean of the other layers",
+                _at_most(there, SANE),
+            )
         ]
         if which == MODULE and len((third := moved(THIRD))[1]):
             others, of_others = third
             null = others[:, layers.index(setting.place.centre)].astype(float)
             controls.append(
                 Control(
-                    "N4", share(null, of_others, setting.seed), "from the run of a third subject", _at_most(null, SANE)
+                    "N4",
+                    clustered_proportion(null, of_others, seed=setting.seed),
+                    "from the run of a third subject",
+                    _at_most(null, SANE),
                 )
             )
         return Evidence(
@@ -139,7 +148,7 @@ class Transplant:
             criteria=("I2",),
             family="causal",
             mode="interventional",
-            estimate=share(here, clusters, setting.seed),
+            estimate=clustered_proportion(here, clusters, seed=setting.seed),
             controls=tuple(controls),
             contrast=paired_difference(here, there, clusters, seed=setting.seed),
             p=sign_flip_p(here - there, clusters, flip="inner", alternative="greater", seed=setting.seed),
@@ -150,14 +159,6 @@ class Transplant:
                 "positions": {ROLES[position]: _profile(pairs, which, position) for position in (SUBJECT, LAST)},
             },
         )
-
-
-def share(values: Float[np.ndarray, "n"], clusters: Sequence[tuple[str, str]], seed: int) -> Estimate:
-    """The mean of shares; where all are 0 or all 1, the bound for as many records as there are subjects."""
-    if np.all(values == values[0]) and values[0] in (0.0, 1.0):
-        subjects = len(set(clusters))
-        return proportion(int(subjects * values[0]), subjects)
-    return cluster_bootstrap(values, list(clusters), seed=seed)
 
 
 def _asked(fact: Fact, other: Fact) -> Fact:

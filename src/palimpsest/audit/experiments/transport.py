@@ -21,7 +21,6 @@ from scipy import stats
 from palimpsest.audit.bench import NOISE_SPREADS, Bench
 from palimpsest.audit.evidence import Control, Evidence
 from palimpsest.audit.experiment import Row, Rows
-from palimpsest.audit.experiments.of_means import Draws, Means, of_two
 from palimpsest.audit.experiments.roles import SCORE, effects_of, narrow, seconds_of_maps, traced
 from palimpsest.audit.experiments.tasks import agreement
 from palimpsest.audit.setting import Setting
@@ -31,7 +30,8 @@ from palimpsest.locate.known import passing
 from palimpsest.locate.tracing.corruption import embedding_spread
 from palimpsest.locate.tracing.trace import Tracer
 from palimpsest.model import Model, load
-from palimpsest.statistics import Estimate
+from palimpsest.statistics import Estimate, of_two
+from palimpsest.statistics.means import Draws, Means
 from palimpsest.world.records import records
 from palimpsest.world.world import made_world
 

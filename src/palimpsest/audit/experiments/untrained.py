@@ -24,12 +24,11 @@ from jaxtyping import Float
 from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Control, Evidence
 from palimpsest.audit.experiment import Row, Rows
-from palimpsest.audit.experiments.of_means import of_means
 from palimpsest.audit.experiments.roles import SHARE, cells, effects_of, left_out, seconds_of_maps, traced, tracer
 from palimpsest.audit.setting import POSITIONS, Setting
 from palimpsest.errors import FactError
 from palimpsest.facts import Fact
-from palimpsest.statistics import Estimate, ratio_estimate, sign_flip_p
+from palimpsest.statistics import Estimate, of_means, ratio_estimate, sign_flip_p
 
 FEW = 12  # facts, where the setting does not say how many
 NOTES = {

@@ -1,21 +1,22 @@
-"""Statistics of means, with intervals: ranks, slopes, ratios of what a table of records says on average.
+"""Statistics of several columns, with intervals: ranks, slopes, ratios and correlations that no record has by itself.
 
     theta = g(xbar_1, ..., xbar_k)          g: any function of the column means, such as "the rank of column 3 among all"
+    theta = g(x_1, ..., x_n)                g: any function of whole records, such as the correlation of two columns
 
-Records are resampled in their clusters and g is taken of the means of every resample, so that a statistic which no record has
-by itself (the rank of a layer, the slope of a line) still has an interval that respects relations and subjects
-(Davison and Hinkley 1997, section 2.7 on smooth functions of means).
+Records are resampled in their clusters and g is taken of every resample, so that a statistic which no record has by itself (the
+rank of a layer, the slope of a line) still has an interval that respects relations and subjects (Davison and Hinkley 1997,
+section 2.7 on smooth functions of means, section 3.8 on clusters).
 """
 
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from palimpsest.errors import InputError
-from palimpsest.statistics import Estimate
-from palimpsest.statistics.bootstrap import percentile_estimate
+from palimpsest.statistics.bootstrap import cluster_bootstrap, percentile_estimate
 from palimpsest.statistics.checks import tail_rank
+from palimpsest.statistics.estimate import Estimate
 from palimpsest.statistics.hierarchy import Labels, arrange
 
 Means = Float[np.ndarray, " columns"]
@@ -106,6 +107,32 @@ def of_two(
     )
 
 
-def unknown(reason: str, n: int = 0) -> Estimate:
-    """The estimate that could not be made, with the reason."""
-    return Estimate(np.nan, np.nan, np.nan, n, 0, method=reason)
+def of_records(
+    statistic: Callable[[Int[np.ndarray, " drawn"]], float],
+    n: int,
+    clusters: Labels | None,
+    *,
+    name: str,
+    unit: str = "",
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """g of whole records: it is given the positions, 0 to n - 1, of those that were drawn.
+
+    Positions are drawn in place of values, so that all that a record holds stays together.
+
+    Args:
+        statistic: g; NaN where a resample does not define it.
+        n: how many records there are.
+        clusters, unit, resamples, seed: as in `cluster_bootstrap`.
+        name: of the statistic, in words, for `Estimate.method`.
+
+    Raises:
+        InputError: there is no record, or labels do not match n.
+    """
+
+    def drawn(positions: np.ndarray) -> float:
+        return statistic(positions.astype(int))
+
+    drawn.__name__ = name
+    return cluster_bootstrap(np.arange(n), clusters, statistic=drawn, resamples=resamples, unit=unit, seed=seed)

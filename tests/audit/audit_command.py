@@ -1,0 +1,19 @@
+"""Call the command line from fixtures of any scope."""
+
+import io
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+
+import pytest
+
+from palimpsest.cli.main import main
+
+
+def call(*args: object) -> tuple[int, str, str]:
+    """call("audit", "world", ...) -> (exit code, standard output, standard error)."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["palimpsest", *map(str, args)])
+        with pytest.raises(SystemExit) as leaving:
+            main()
+    return int(leaving.value.code or 0), out.getvalue(), err.getvalue()
