@@ -30,7 +30,7 @@ wheel: $(READY)
 	rm -rf dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	$(BIN)/python -c 'import glob, zipfile; names = zipfile.ZipFile(glob.glob("dist/*.whl")[0]).namelist(); \
-	  missing = [e for e in ("shipped.jsonl", "reasoning.jsonl", "plain-english.txt", "defaults.json", "relations.json", "models/world/model.safetensors", "models/world-llama/model.safetensors", "models/world-plain/model.safetensors", "report.html.j2", "rating.html.j2", "rating.js", "py.typed") if not any(n.endswith(e) for n in names)]; \
+	  missing = [e for e in ("shipped.jsonl", "reasoning.jsonl", "plain-english.txt", "defaults.json", "relations.json", "models/world/model.safetensors", "models/world-llama/model.safetensors", "models/world-plain/model.safetensors", "report.html.j2", "rating.html.j2", "rating.js", "audit.html.j2", "audit.css", "audit.js", "rome-2022.json", "mv27-formal.json", "criteria.json", "certificate.json", "storage.json", "py.typed") if not any(n.endswith(e) for n in names)]; \
 	  assert not missing, missing'
 
 clean:

@@ -50,9 +50,11 @@ def concluded(made: Experiment, setting: Setting, facts: Mapping[str, Fact], row
     if made.units(setting) and not good[made.name]:
         return [], f"no unit could be measured: {failed[0] if failed else 'none was'}"
     try:
-        return list(made.conclude(setting, facts, good)), ""
+        found = list(made.conclude(setting, facts, good))
     except PalimpsestError as error:
         return [], str(error)
+    missing = [name for name in made.needs if not good[name]]
+    return found, f"it reads {', '.join(missing)}, and there are no rows of that" if missing and not found else ""
 
 
 def untrained_rows(

@@ -85,8 +85,8 @@ def main() -> None:
         code = group.main(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         code = _say(
-            "interrupted; edit, evaluate, moments, sweep, trace, train and world with --out go on where they stopped with the "
-            "same call",
+            "interrupted; audit, edit, evaluate, moments, sweep, trace, train and world with --out go on where they stopped "
+            "with the same call",
             130,
         )
     except click.ClickException as error:
