@@ -20,9 +20,9 @@ from palimpsest.locate.known import FACTS_AT_ONCE, ask_each, knowledge
 from palimpsest.model import Model
 from palimpsest.runs import Progress
 
-SIZES = {"smoke": 18, "standard": 150, "full": 500}  # facts, of both splits
+SIZES = {"smoke": 18, "standard": 300, "full": 600}  # facts, of both splits
 LEAST = {"smoke": 6, "standard": 30, "full": 120}
-A_RELATION = {"smoke": 4, "standard": 20, "full": 60}  # facts of one relation at most
+A_RELATION = {"smoke": 4, "standard": 30, "full": 60}  # facts of one relation at most
 CHOOSE = 3  # one fact in so many chooses
 LEAST_P, OTHERS, PRIOR = 0.2, 3, 0.5
 CANDIDATES = 4  # facts asked for each that is wanted
