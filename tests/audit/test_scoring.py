@@ -270,6 +270,8 @@ def test_families_that_deny_contradict_the_narrative():
     assert status("V3", one) is Status.PARTIAL
     assert status("V3", one, two) is Status.PASS
     assert status("V3", one, failing("readout", family="weights")) is Status.PARTIAL
+    unsure = evidence("convergence", BARS["convergence"].fails - 1.0, BARS["convergence"].bar + 1.0)
+    assert status("V3", one, two, unsure) is Status.PARTIAL  # it may yet deny
     denied = [failing("readout", family="weights"), failing("convergence", family="representational")]
     assert status("V3", one, *denied) is Status.WEAK
     assert status("V3", *denied) is Status.FAIL

@@ -120,7 +120,7 @@ def _narrative(case: Case, part: Part) -> tuple[Status, str]:
             Status.FAIL,
             f"The sentence says {bad[0]!r}, which the declared level {case.reading.tag or 'none'} does not permit.",
         )
-    affirm, deny = set(), set()
+    affirm, deny, unsure = set(), set(), set()
     heard = False
     for criterion in part.over:
         for bar in (bar for one in case.rules.parts_for(criterion, case.reading.tag) for bar in one.of):
@@ -131,16 +131,19 @@ def _narrative(case: Case, part: Part) -> tuple[Status, str]:
                     affirm.add(record.family)
                 elif status is Status.FAIL:
                     deny.add(record.family)
+                else:  # not heard either way: agreement of the others is not yet agreement of all
+                    unsure.add(record.family)
     if not heard:
         return Status.NOT_TESTED, f"The verbs fit the level; no evidence on {', '.join(part.over)} to compare."
     said = (
-        f"Families that affirm: {', '.join(sorted(affirm)) or 'none'}; that deny: {', '.join(sorted(deny)) or 'none'}."
+        f"Families that affirm: {', '.join(sorted(affirm)) or 'none'}; that deny: {', '.join(sorted(deny)) or 'none'}; "
+        f"with records that do neither: {', '.join(sorted(unsure)) or 'none'}."
     )
     if not affirm:
         return (Status.FAIL if deny else Status.WEAK), said
     if len(deny) >= 2:
         return Status.WEAK, said
-    return (Status.PASS if len(affirm) >= 2 and not deny else Status.PARTIAL), said
+    return (Status.PASS if len(affirm) >= 2 and not deny and not unsure else Status.PARTIAL), said
 
 
 def _rivals(case: Case, part: Part) -> tuple[Status, str]:
