@@ -23,8 +23,8 @@ this measure sees; ROME's, MEMIT's and AlphaEdit's texts are the nearest to the 
     "after zsre": """ROME and MEMIT write the answer and much of it into rephrasings; knowledge-neuron edits stay where the unedited model is. Portability does not
 move: teacher forcing gives every column the unedited model's share, and written freely no method says a single answer that follows from its edit.""",
     "knowedit": """Single edits. Portability and locality by kind.""",
-    "after knowedit": """What carries over is another name of the subject; reasoning and logical generalization stay within the unedited model's intervals for every method. Locality
-here asks for other facts of the *same* subject, and ROME and MEMIT leave little more than a third of those answer tokens as they were, where zsRE's unrelated questions
+    "after knowedit": """What carries over is another name of the subject; of reasoning and logical generalization every method's interval overlaps the unedited model's. `relation_specificity`
+asks for other facts of the *same* subject, and ROME and MEMIT leave little more than a third of those answer tokens as they were, where zsRE's unrelated questions
 said nearly all: the damage of an edit is near it. These records have no distracting neighbours.""",
     "symmetry": """Single edits of capitals that ship: the new answer's country, state or subject is asked the other way round.""",
     "after symmetry": """The edit is said and its reverse is not: asked the other way round, every column is where the unedited model is, and the new answer's own log-probability falls

@@ -29,7 +29,7 @@ from palimpsest.audit.planning import AuditPlan
 from palimpsest.audit.preparing import CHOOSING, begun, prepare
 from palimpsest.audit.report_data import AuditReport
 from palimpsest.audit.rules import Rules, read_rules
-from palimpsest.audit.running import concluded, run_rows, untrained_rows
+from palimpsest.audit.running import concluded, measured, run_rows, untrained_rows
 from palimpsest.audit.scoring import score_all
 from palimpsest.edit.artefact import versions
 from palimpsest.errors import SettingError, did_you_mean
@@ -160,7 +160,7 @@ def _audit(
         evidence += found
         if why:
             silent[name] = why
-    good = {name: [row for row in own if "error" not in row] for name, own in rows.items()}
+    good = {name: measured(own) for name, own in rows.items()}
     untrained = untrained_rows(bench, experiments, LOCATING, UNTRAINED_FACTS[size], folder / "untrained", progress)
     nulls = null_audit(
         setting,

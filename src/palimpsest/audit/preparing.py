@@ -19,7 +19,7 @@ from palimpsest.audit.claim import Claim
 from palimpsest.audit.experiment import Experiment, chosen_experiments
 from palimpsest.audit.gates import environment, facts_gate, split_gate
 from palimpsest.audit.planning import AuditPlan, layers_of, planned, with_cuts
-from palimpsest.audit.running import run_rows
+from palimpsest.audit.running import concluded, run_rows
 from palimpsest.audit.setting import Place, Setting
 from palimpsest.errors import SettingError
 from palimpsest.facts import Fact, read_facts
@@ -159,7 +159,7 @@ def discovered(bench: Bench, folder: Path, progress: Progress | None) -> int:
     )
     values = {}
     for layer in setting.layers:
-        found = made.conclude(choosing.at(layer), bench.facts, {CHOOSING: rows})
+        found, _ = concluded(made, choosing.at(layer), bench.facts, {CHOOSING: rows})
         values[layer] = next((one.estimate.value for one in found if one.endpoint == "restoration"), float("nan"))
     known = {layer: value for layer, value in values.items() if not np.isnan(value)}
     return max(known, key=lambda layer: known[layer]) if known else setting.place.centre

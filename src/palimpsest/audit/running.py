@@ -42,10 +42,15 @@ def run_rows(
         return list(run.records)
 
 
+def measured(rows: Sequence[Row]) -> list[Row]:
+    """Those that did not fail."""
+    return [row for row in rows if "error" not in row]
+
+
 def concluded(made: Experiment, setting: Setting, facts: Mapping[str, Fact], rows: Rows) -> tuple[list[Evidence], str]:
     """What an experiment's rows say, and why they say nothing where they do not."""
     wanted = (made.name, *made.needs)
-    good = {name: [row for row in rows.get(name, ()) if "error" not in row] for name in wanted}
+    good = {name: measured(rows.get(name, ())) for name in wanted}
     failed = [str(row["error"]) for row in rows.get(made.name, ()) if "error" in row]
     if made.units(setting) and not good[made.name]:
         return [], f"no unit could be measured: {failed[0] if failed else 'none was'}"
@@ -75,7 +80,7 @@ def untrained_rows(
     )
     empty = Bench(model, bench.facts, setting, pool=bench.pool)
     return {
-        name: [row for row in run_rows(experiments[name], empty, folder / name, progress) if "error" not in row]
+        name: measured(run_rows(experiments[name], empty, folder / name, progress))
         for name in names
         if name in experiments
     }
