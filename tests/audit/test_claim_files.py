@@ -92,6 +92,9 @@ def test_a_prediction_changed_after_evidence_exists_is_refused():
         ({"readings__1__id": "mediation"}, "two readings of the same id"),
         ({"readings": []}, "has no reading"),
         ({"place__layers": "early"}, "\"discover\" or as a list of numbers, got 'early'"),
+        ({"place__layers": [3]}, "lists its layers and gives a depth too"),
+        ({"place__depth": [0.7, 0.1]}, "as two numbers between 0 and 1, the least first, got [0.7, 0.1]"),
+        ({"place__depth": 0.5}, "as two numbers between 0 and 1, the least first, got 0.5"),
         ({"scope__model": ["gpt2"]}, "A scope has no 'model'. Did you mean 'models'"),
         ({"plce": {}}, "has a field 'plce' that nothing reads. Did you mean 'place'"),
         ({"place__module": "mpl"}, "a module of mlp, attn, state, got 'mpl'"),
@@ -121,8 +124,17 @@ def test_files_that_are_no_claims_say_so(tmp_path):
 
 
 def test_a_claim_may_name_its_layers():
-    place = Claim.from_json(changed(place__layers=[5, 3, 4])).place
+    place = Claim.from_json(changed(place={"module": "mlp", "layers": [5, 3, 4]})).place
     assert (place.centre, place.window) == (4, 3)
+
+
+def test_a_claim_may_bound_the_depth_of_what_is_discovered():
+    place = Claim.from_json(changed(place__depth=[0.25, 0.75])).place
+    assert place.centre is None
+    assert place.within(range(9), 9) == [2, 3, 4, 5, 6]
+    assert place.within([0, 1, 7, 8], 9) == [1]  # none lies there: the nearest to their middle
+    assert place.within([0], 1) == [0]
+    assert Claim.from_json(changed(place={"module": "mlp"})).place.within(range(9), 9) == list(range(9))
 
 
 def test_a_reading_that_does_not_exist_is_named():

@@ -191,7 +191,7 @@ def test_leaving_a_layer_out_of_a_lesion_is_what_single_runs_say(bench: Bench, p
     setting = Setting.from_json({**bench.setting.to_json(), "place": vars(Place("mlp", 1, 2, position))})
     moved = Bench(world(), known(), setting)
     fact = moved.confirmation[0]
-    found = edit_layers._lesions(moved, fact)
+    found = edit_layers._lesions(moved, fact, setting.layers)
     assert found is not None
     model = world()
 
@@ -240,7 +240,16 @@ def test_leaving_a_layer_out_of_a_lesion_is_what_single_runs_say(bench: Bench, p
 def test_a_subject_alone_in_its_audit_has_no_lesion(bench: Bench) -> None:
     fact, _ = an_edit(bench)
     setting = Setting("world", world().fingerprint(), 8, Place("mlp", 1), (1,), (), (fact.id,))
-    assert edit_layers._lesions(Bench(world(), {fact.id: fact}, setting), fact) is None
+    assert edit_layers._lesions(Bench(world(), {fact.id: fact}, setting), fact, (1,)) is None
+
+
+def test_of_many_layers_every_second_one_is_edited_and_the_place_always() -> None:
+    def edited(layers: range, centre: int) -> tuple[int, ...]:
+        return edit_layers.edited_layers(Setting("m", "", 30, Place("mlp", centre), tuple(layers), (), ()))
+
+    assert edited(range(8), 3) == tuple(range(8))
+    assert edited(range(10), 3) == (0, 2, 3, 4, 6, 8)
+    assert edited(range(10), 4) == (0, 2, 4, 6, 8)
 
 
 # ---- runs on the world

@@ -151,13 +151,26 @@ class Reading:
 class ClaimedPlace:
     """Where a claim points: a module, a position, and a window of layers or None, to be chosen on the discovery facts.
 
-    A claim's file says "layers": "discover", or lists layers; `centre` is then the one in the middle of them.
+    A claim's file says "layers": "discover", or lists layers; `centre` is then the one in the middle of them. What is to be
+    discovered may be bounded by "depth": a claim about middle layers is not tested at the first one because that restores most.
+
+    Attributes:
+        module, position: see `palimpsest.audit.setting.Place`.
+        centre, window: None where the file leaves them open.
+        depth: least and greatest depth of the centre: 0 is the first layer, 1 the last.
     """
 
     module: str
     position: str
     centre: int | None
     window: int | None
+    depth: tuple[float, float] = (0.0, 1.0)
+
+    def within(self, layers: Sequence[int], n_layers: int) -> list[int]:
+        """Those of `layers` that lie in the depths claimed; where none does, the one nearest to their middle."""
+        low, high = self.depth
+        found = [layer for layer in layers if low <= layer / max(1, n_layers - 1) <= high]
+        return found or [min(layers, key=lambda layer: abs(layer / max(1, n_layers - 1) - (low + high) / 2))]
 
 
 @dataclass(frozen=True)
@@ -209,12 +222,24 @@ class Claim:
                 "and check the fields against a shipped claim."
             )
         place = record["place"]
-        _fields(place, f"{where}: its place", ("module",), ("position", "layers", "window"))
+        _fields(place, f"{where}: its place", ("module",), ("position", "layers", "window", "depth"))
         layers = place.get("layers", "discover")
         if layers != "discover" and not (
             isinstance(layers, list) and layers and all(isinstance(i, int) for i in layers)
         ):
             raise RecordError(f'{where} names its layers as "discover" or as a list of numbers, got {layers!r}.')
+        depth = place.get("depth", [0.0, 1.0])
+        if not (
+            isinstance(depth, list)
+            and len(depth) == 2
+            and all(isinstance(end, int | float) for end in depth)
+            and 0 <= depth[0] <= depth[1] <= 1
+        ):
+            raise RecordError(
+                f"{where} gives its depth as two numbers between 0 and 1, the least first, got {depth!r}."
+            )
+        if "depth" in place and layers != "discover":
+            raise RecordError(f'{where} lists its layers and gives a depth too; leave out one, or write "discover".')
         position = place.get("position", SUBJECT)
         Place(place["module"], 0, place.get("window") or 1, position)  # its own sentence where a name is wrong
         if not record["readings"]:
@@ -226,7 +251,7 @@ class Claim:
             id=record["name"],
             text=record["text"],
             source=record["source"],
-            place=_place(place["module"], position, layers, place.get("window")),
+            place=_place(place["module"], position, layers, place.get("window"), (float(depth[0]), float(depth[1]))),
             readings=readings,
             record=json.loads(json.dumps(record)),
         )
@@ -326,9 +351,11 @@ def parsed(text: str, where: str) -> dict[str, Any]:
     return record
 
 
-def _place(module: str, position: str, layers: list[int] | str, window: int | None) -> ClaimedPlace:
+def _place(
+    module: str, position: str, layers: list[int] | str, window: int | None, depth: tuple[float, float]
+) -> ClaimedPlace:
     if isinstance(layers, str):
-        return ClaimedPlace(module, position, None, window)
+        return ClaimedPlace(module, position, None, window, depth)
     ascending = sorted(layers)
     return ClaimedPlace(module, position, ascending[len(ascending) // 2], window or len(ascending))
 

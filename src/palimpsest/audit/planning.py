@@ -15,7 +15,7 @@ from palimpsest.audit.setting import Setting
 
 LAYERS = 10  # centres of windows, about; every layer where there are no more than a few above
 ALL_UP_TO = 12
-LEAST_UNITS = {"smoke": 6, "standard": 16, "full": 16}  # an experiment is not cut below so many
+LEAST_UNITS = {"smoke": 6, "standard": 30, "full": 30}  # an experiment is not cut below so many
 STEP = 0.8  # what is left of the dearest experiment's units in each round of cutting
 
 

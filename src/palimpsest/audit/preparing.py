@@ -1,7 +1,8 @@
 """What is decided before anything counts: facts, layers, the place the claim is tested at, and the plan; and kept.
 
 A claim whose place says "discover" is tested where its own instrument points: the centre is the layer whose restoration, at the
-claim's position, is largest over the *discovery* facts. Those facts report nothing.
+claim's position, is largest over the *discovery* facts, among the layers at the depths that the claim speaks of. Those facts report
+nothing.
 """
 
 import json
@@ -15,7 +16,7 @@ from transformers import AutoTokenizer
 
 from palimpsest.audit.bench import Bench
 from palimpsest.audit.choosing import Chosen, choose
-from palimpsest.audit.claim import Claim
+from palimpsest.audit.claim import Claim, ClaimedPlace
 from palimpsest.audit.experiment import Experiment, chosen_experiments
 from palimpsest.audit.gates import environment, facts_gate, split_gate
 from palimpsest.audit.planning import AuditPlan, layers_of, planned, with_cuts
@@ -96,7 +97,8 @@ def prepare(
     else:
         chosen = choose(model, pool, size, seed=seed, progress=progress)
         layers = layers_of(model.n_layers)
-        place = Place(claim.place.module, layers[len(layers) // 2], claim.place.window or WINDOW, claim.place.position)
+        able = claim.place.within(layers, model.n_layers)
+        place = Place(claim.place.module, able[len(able) // 2], claim.place.window or WINDOW, claim.place.position)
         setting = Setting(
             model.name,
             model.fingerprint(),
@@ -117,7 +119,7 @@ def prepare(
         setting = with_cuts(setting, plan)
         if not dry:
             centre = claim.place.centre
-            setting = setting.at(discovered(bench, folder, progress) if centre is None else centre)
+            setting = setting.at(discovered(bench, claim.place, folder, progress) if centre is None else centre)
             record = {
                 "asked": asked,
                 "setting": setting.to_json(),
@@ -149,8 +151,8 @@ def facts_of(model: Model) -> list[Fact]:
     return list(made_world().records())
 
 
-def discovered(bench: Bench, folder: Path, progress: Progress | None) -> int:
-    """The measured layer whose restoration is largest over the discovery facts."""
+def discovered(bench: Bench, place: ClaimedPlace, folder: Path, progress: Progress | None) -> int:
+    """The measured layer, of those the claim speaks of, whose restoration is largest over the discovery facts."""
     setting = bench.setting
     choosing = replace(setting, confirmation=setting.discovery, discovery=(), cuts=None)
     made = chosen_experiments([CHOOSING])[CHOOSING]
@@ -158,7 +160,8 @@ def discovered(bench: Bench, folder: Path, progress: Progress | None) -> int:
         made, Bench(bench.model, bench.facts, choosing, bench.folder, bench.pool), folder / DISCOVER, progress
     )
     values = {}
-    for layer in setting.layers:
+    able = place.within(setting.layers, setting.n_layers)
+    for layer in able:
         found, _ = concluded(made, choosing.at(layer), bench.facts, {CHOOSING: rows})
         values[layer] = next((one.estimate.value for one in found if one.endpoint == "restoration"), float("nan"))
     known = {layer: value for layer, value in values.items() if not np.isnan(value)}

@@ -237,6 +237,7 @@ def method_tables(setting: Setting, rows: Rows) -> dict[str, Table]:
     names, table = layer_profile(rows.get("readout", ()), place, setting.n_layers)
     if names:
         add("readout", dict(zip(names, table[:, layers], strict=True)))
+    # where only some of the layers were edited, this method has no profile over all of them and stays out
     edits = [row for row in rows.get("edit-layers", ()) if list(row["layers"]) == layers]
     add("edit", {row["id"]: np.subtract(row["p_new"], row["p_old"]) for row in edits})
     return found

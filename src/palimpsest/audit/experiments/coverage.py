@@ -89,7 +89,7 @@ class Coverage:
 
     def seconds(self, bench: Bench) -> float:
         """Two readings of some 30 prompts, what is written, and the residue's share; the edit is that of the doses."""
-        return bench.seconds_a_pass * (search_passes(bench) + 30)
+        return bench.seconds_a_pass * (search_passes(bench) + 50)
 
     def measure(self, bench: Bench, unit: str) -> Row:
         """The facets of one fact under its edit, or the residue over all."""

@@ -77,8 +77,8 @@ class Doses:
         return setting.facts_for(self.name)
 
     def seconds(self, bench: Bench) -> float:
-        """A value search, then a reading of up to 26 prompts of some 16 tokens at each dose."""
-        reading = (1 + MOST * (len(STRATA) - 1)) / 7
+        """A value search, then a reading of up to 26 prompts of some 16 tokens, in batches, at each dose."""
+        reading = (1 + MOST * (len(STRATA) - 1)) / 20
         return bench.seconds_a_pass * (SEARCH_PASSES + reading * (1 + len(DOSES) + len(RANDOM_DOSES)))
 
     def measure(self, bench: Bench, unit: str) -> Row:

@@ -84,7 +84,7 @@ class Edges:
     def seconds(self, bench: Bench) -> float:
         """Four maps, one of them of more layers, and the knock-outs; nearly as much for those asked of an untrained model too."""
         units = max(1, len(self.units(bench.setting)))
-        maps = 6 + 5 * min(1.0, UNTRAINED / units)
+        maps = 10 + 5 * min(1.0, UNTRAINED / units)
         return seconds_of_maps(bench, min(SAMPLES, bench.setting.samples), maps)
 
     def measure(self, bench: Bench, unit: str) -> Row:

@@ -45,6 +45,9 @@ from palimpsest.statistics import (
 from palimpsest.statistics.tost import non_inferior
 
 MARGIN = 0.05  # in probability of the new answer: an edit at another layer that loses less is as good
+MOST_LAYERS = (
+    8  # where more are measured, every second one is edited: a value search a layer is the dearest thing an audit does
+)
 DONORS = 8  # other subjects of the relation whose mean stands in for a lesioned site
 EDITED = (
     "Rank-one edits of the down-projection, whatever module the claim names; with equal steps and clamp, not equal norms "
@@ -53,7 +56,7 @@ EDITED = (
 
 
 class EditLayers:
-    """Edits and leave-one-out lesions at every layer of the setting."""
+    """Edits and leave-one-out lesions at the layers of the setting, at every second one where they are many."""
 
     name = "edit-layers"
     criteria: tuple[str, ...] = ("I2", "C4")
@@ -65,17 +68,18 @@ class EditLayers:
 
     def seconds(self, bench: Bench) -> float:
         """A value search a layer, and a run of all windows."""
-        setting = bench.setting
-        rows = len(setting.layers) * (setting.place.window + 1)
-        return bench.seconds_a_pass * (len(setting.layers) * (SEARCH_PASSES + 1) + 1 + rows / 4)
+        layers = len(edited_layers(bench.setting))
+        rows = layers * (bench.setting.place.window + 1)
+        return bench.seconds_a_pass * (layers * (SEARCH_PASSES + 1) + 1 + rows / 4)
 
     def measure(self, bench: Bench, unit: str) -> Row:
         """Success of the edit and of a random value at each layer; lesions of each window, whole and without each member."""
         fact, setting = bench[unit], bench.setting
+        layers = edited_layers(setting)
         strata = Strata.of(bench.model, fact, only=(TARGET,))
         before = strata.read(bench.model)
         edits: dict[str, list[float]] = {name: [] for name in ("p_new", "p_old", "random_new", "random_old", "norm")}
-        for layer in setting.layers:
+        for layer in layers:
             edit = bench.edit_at([fact], layer)
             for name, one in (("p", edit), ("random", random_value(bench.model, edit, seed=setting.seed))):
                 with one.applied(bench.model):
@@ -84,10 +88,10 @@ class EditLayers:
                 edits[f"{name}_old"].append(reading.rival[0])
             edits["norm"].append(edit.norm)
         return {
-            "layers": list(setting.layers),
+            "layers": list(layers),
             "before": rounded([before.p[0], before.rival[0]]),
             **{name: rounded(values) for name, values in edits.items()},
-            "lesions": _lesions(bench, fact),
+            "lesions": _lesions(bench, fact, layers),
         }
 
     def conclude(self, setting: Setting, facts: Mapping[str, Fact], rows: Rows) -> Sequence[Evidence]:
@@ -212,6 +216,13 @@ class EditLayers:
         ]
 
 
+def edited_layers(setting: Setting) -> tuple[int, ...]:
+    """All measured layers up to `MOST_LAYERS`; of more, every second one and the place's."""
+    if len(setting.layers) <= MOST_LAYERS:
+        return setting.layers
+    return tuple(sorted({*setting.layers[::2], setting.place.centre}))
+
+
 def by_fact(rows: Sequence[Row], values: Float[np.ndarray, " facts"]) -> dict[str, float]:
     """Fact to value: the advantage in p(new) - p(old), for successes are 0 or 1 and have no ranks."""
     return {str(row["id"]): value for row, value in zip(rows, rounded(values), strict=True)}
@@ -256,14 +267,14 @@ def percentile(means: np.ndarray, at: int) -> float:
 
 
 @torch.no_grad()
-def _lesions(bench: Bench, fact: Fact) -> dict[str, Any] | None:
-    """The lesion of each window of the setting, whole and without each member, all rows of one batch.
+def _lesions(bench: Bench, fact: Fact, layers: Sequence[int]) -> dict[str, Any] | None:
+    """The lesion of the window around each layer, whole and without each member, all rows of one batch.
 
     The mean is that of other subjects of the relation, of any relation where there is none; None where there is no other subject.
     """
     model, setting = bench.model, bench.setting
     place = setting.place
-    windows = {layer: list(replace(place, centre=layer).layers(model.n_layers)) for layer in setting.layers}
+    windows = {layer: list(replace(place, centre=layer).layers(model.n_layers)) for layer in layers}
     used = sorted({layer for window in windows.values() for layer in window})
     sites = [Site(SITES[place.module], layer) for layer in used]
     others = [one for one in bench.facts.values() if one.subject != fact.subject]

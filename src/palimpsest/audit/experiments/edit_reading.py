@@ -43,7 +43,9 @@ TARGET, PARAPHRASES, ENTAILED = "target", "paraphrases", "entailed"
 STAY = ("same_subject", "neighbours", "far")
 STRATA = (TARGET, PARAPHRASES, ENTAILED, *STAY)
 MOST = 5  # prompts of one stratum: the cost of a dose is bounded, and a fact weighs no more for having many
-SEARCH_PASSES = 120  # of 64 tokens, in a value search: 20 steps, forward and backward, in six contexts
+SEARCH_PASSES = (
+    35  # of 64 tokens, that a value search takes as long as: 20 steps from the edited layer on, in six contexts
+)
 
 
 @dataclass(frozen=True, eq=False)

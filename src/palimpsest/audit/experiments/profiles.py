@@ -52,7 +52,7 @@ class Profiles:
 
     def seconds(self, bench: Bench) -> float:
         """For three items a backward pass or two at both positions, and two traces of three draws."""
-        return (3 * 8 + 2 * (DRAWS * len(bench.setting.layers) / 3 + 6)) * bench.seconds_a_pass
+        return (3 * 4 + 2 * (DRAWS * len(bench.setting.layers) / 5 + 4)) * bench.seconds_a_pass
 
     def measure(self, bench: Bench, unit: str) -> Row:
         """Task -> method -> position -> a number a layer; tasks that cannot be asked say why."""

@@ -29,7 +29,7 @@ from torch import Tensor
 from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Control, Evidence
 from palimpsest.audit.experiment import Row, Rows
-from palimpsest.audit.experiments.edit_reading import SEARCH_PASSES
+from palimpsest.audit.experiments.edit_reading import search_passes
 from palimpsest.audit.experiments.instruments import certificate
 from palimpsest.audit.experiments.interchange import (
     POOL,
@@ -81,9 +81,9 @@ class Storage:
         return setting.facts_for(self.name)
 
     def seconds(self, bench: Bench) -> float:
-        """Five relations with three exchanges each, a backward pass for each answer, and an edit with its spans."""
+        """Five relations with three exchanges each, a backward pass for each answer, and the edit of the doses with its spans."""
         exchanges, spans = 5 * (3 + 1), POOL + 1
-        return (exchanges + spans + (SEARCH_PASSES + 6 * spans if self.edits else 0)) * bench.seconds_a_pass
+        return (exchanges + spans + (search_passes(bench) + spans if self.edits else 0)) * bench.seconds_a_pass
 
     def measure(self, bench: Bench, unit: str) -> Row:
         """Every test of one fact, at the place the setting names."""
