@@ -203,8 +203,8 @@ SEQUENCES: dict[str, tuple[str, int, int, dict[str, Any]]] = {  # method, facts 
     "c-rome": ("rome", 1, 100, {"preset": "c-rome", "contexts": CONTEXTS, "memory": False}),
     "rome": ("rome", 1, 1000, {"contexts": CONTEXTS, "memory": False}),
     "memit": ("memit", 20, 200, {**CHOSEN, "moment_weight": WEIGHT, "memory": False}),
-    "memit with a memory": ("memit", 20, 200, {**CHOSEN, "moment_weight": WEIGHT, "memory": True}),
-    "alphaedit": ("alphaedit", 20, 200, CHOSEN),
+    "memit with a memory": ("memit", 20, 1000, {**CHOSEN, "moment_weight": WEIGHT, "memory": True}),
+    "alphaedit": ("alphaedit", 20, 1000, CHOSEN),
 }
 READ_AT = (1, 10, 20, 40, 60, 80, 100, 140, 200, 300, 400, 500, 600, 800, 1000)
 READ = 100  # facts a reading is made on: of more facts so far, this many at even distances
