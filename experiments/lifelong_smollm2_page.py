@@ -16,7 +16,7 @@ INTRO = """Made by
     python experiments/edit_methods.py part sequence NAME
     python experiments/lifelong_smollm2.py run && python experiments/lifelong_smollm2.py persist && python experiments/lifelong_smollm2.py page
 
-Records of counterfact_flat.json, one after the other (ROME) or, between the check points, twenty by twenty (MEMIT and AlphaEdit, which end at 100 here). At each check point every fact edited so far is measured again, on the model as edited then: never right after its own edit. The rows of
+Records of counterfact_flat.json, one after the other (ROME) or, between the check points, twenty by twenty (MEMIT and AlphaEdit). At each check point every fact edited so far is measured again, on the model as edited then: never right after its own edit. The rows of
 one table are therefore about more and more facts, and the unedited row about all of them. Collapsed: other text has become 2 nats a token worse ([editing
 methods](edit-methods-on-smollm2.md)). Text nll: nats a token of held-out text. Norm growth: Frobenius norm of the edited weight over that of the unedited one, the
 largest of the layers. Brackets: 95 % intervals that resample relations and, within them, subjects."""

@@ -1,6 +1,8 @@
 """docs/residue-measured.md and its figures, from results/residue/ alone; `python experiments/residue.py page` runs it."""
 
 import json
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,13 @@ import numpy as np
 from pages import cell, table
 from palimpsest.erase.residue.plot import plot_residues
 from palimpsest.runs import atomic_write
-from palimpsest.statistics import holm, paired_difference, sign_flip_p
+from palimpsest.statistics import Estimate, holm, paired_difference, sign_flip_p
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE, FIGURES = ROOT / "results" / "residue", ROOT / "docs" / "residue-measured.md", ROOT / "docs" / "figures"
 METHODS, SIZES, AGAINST = ("rome", "memit", "alphaedit", "ft-l", "overwrite"), (1, 10, 100), "memit"
 MODELS = ("world", "smollm2")
+JUDGED, LEAST_ES = "overwrite", 0.95
 MARGIN = 0.05  # of PS and NS, within which a method counts as not worse
 COMMAND = "python experiments/residue.py run world smollm2 && python experiments/residue.py page"
 
@@ -65,44 +68,84 @@ def base_rates(jobs: dict[str, dict[str, Any]]) -> str:
     return table(["method-size", "edited facts", "controls", "never known", "the same facts, unedited"], rows)
 
 
-def paired(jobs: dict[str, dict[str, Any]]) -> str:
-    """Each method against MEMIT at the same size, fact by fact, on the judges; p by sign flips, Holm over the table."""
-    rows, p_values = [], []
+@dataclass(frozen=True)
+class Against:
+    """A job less MEMIT's of the same size, fact by fact: the judges' residue with its p after Holm over the model, PS and NS."""
+
+    job: str
+    judges: Estimate | None
+    p: float
+    ps: Estimate
+    ns: Estimate
+
+
+def against(jobs: dict[str, dict[str, Any]]) -> list[Against]:
+    """Every job that has MEMIT's of its size beside it; p by sign flips."""
+    found: list[Against] = []
     for size in SIZES:
         other = jobs.get(f"{AGAINST}-{size}")
         for method in METHODS:
-            job = jobs.get(f"{method}-{size}")
-            if method == AGAINST or job is None or other is None or job["judged_shares"] is None:
-                continue
-            mine, theirs = (
-                np.array([np.nan if v is None else v for v in one["judged_shares"]]) for one in (job, other)
-            )
-            rows_kept = ~np.isnan(mine) & ~np.isnan(theirs)
-            clusters = [tuple(label) for label, kept in zip(job["clusters"], rows_kept, strict=True) if kept]
-            found = paired_difference(mine[rows_kept], theirs[rows_kept], clusters)
-            p_values.append(sign_flip_p(mine[rows_kept] - theirs[rows_kept], clusters, flip="inner"))
-            rows.append([f"{method}-{size}", cell(found.to_json(), 3), str(found.n)])
-    adjusted = holm(p_values) if p_values else []
-    return table(
-        ["method-size", f"residue AUC of the judges less {AGAINST}'s", "n", "p (Holm)"],
-        [[*row, f"{p:.4f}"] for row, p in zip(rows, adjusted, strict=True)],
-    )
-
-
-def no_worse(jobs: dict[str, dict[str, Any]]) -> str:
-    """PS and NS of each method less MEMIT's, fact by fact; not worse where the whole interval lies above -0.05."""
-    rows = []
-    for size in SIZES:
-        other = jobs.get(f"{AGAINST}-{size}")
-        for method in METHODS:
-            job = jobs.get(f"{method}-{size}")
+            name = f"{method}-{size}"
+            job = jobs.get(name)
             if method == AGAINST or job is None or other is None:
                 continue
             clusters = [tuple(label) for label in job["clusters"]]
-            found = [paired_difference(job["by_fact"][m], other["by_fact"][m], clusters) for m in ("ps", "ns")]
-            told = [f"{cell(one.to_json(), 3)}{'' if one.low >= -MARGIN else ' (not shown)'}" for one in found]
-            rows.append([f"{method}-{size}", *told])
-    return table(["method-size", f"PS less {AGAINST}'s", f"NS less {AGAINST}'s"], rows)
+            ps, ns = (paired_difference(job["by_fact"][m], other["by_fact"][m], clusters) for m in ("ps", "ns"))
+            judges, p = _judged(job, other, clusters)
+            found.append(Against(name, judges, p, ps, ns))
+    adjusted = iter(holm([one.p for one in found if one.judges is not None]) if found else [])
+    return [replace(one, p=next(adjusted)) if one.judges is not None else one for one in found]
+
+
+def _judged(job: dict[str, Any], other: dict[str, Any], clusters: list[Any]) -> tuple[Estimate | None, float]:
+    if job["judged_shares"] is None or other["judged_shares"] is None:
+        return None, math.nan
+    mine, theirs = (np.array([np.nan if v is None else v for v in one["judged_shares"]]) for one in (job, other))
+    kept = ~np.isnan(mine) & ~np.isnan(theirs)
+    of_kept = [label for label, keep in zip(clusters, kept, strict=True) if keep]
+    difference = paired_difference(mine[kept], theirs[kept], of_kept)
+    return difference, sign_flip_p(mine[kept] - theirs[kept], of_kept, flip="inner")
+
+
+def paired(found: list[Against]) -> str:
+    """The judges' residue against MEMIT's."""
+    return table(
+        ["method-size", f"residue AUC of the judges less {AGAINST}'s", "n", "p (Holm)"],
+        [
+            [one.job, cell(one.judges.to_json(), 3), str(one.judges.n), f"{one.p:.4f}"]
+            for one in found
+            if one.judges is not None
+        ],
+    )
+
+
+def no_worse(found: list[Against]) -> str:
+    """PS and NS less MEMIT's; not worse where the whole interval lies above -0.05."""
+    return table(
+        ["method-size", f"PS less {AGAINST}'s", f"NS less {AGAINST}'s"],
+        [
+            [one.job, *(cell(d.to_json(), 3) + ("" if kept(d) else " (not shown)") for d in (one.ps, one.ns))]
+            for one in found
+        ],
+    )
+
+
+def kept(difference: Estimate) -> bool:
+    """Whether a loss of `MARGIN` is excluded."""
+    return difference.low >= -MARGIN
+
+
+def bar(jobs: dict[str, dict[str, Any]], found: list[Against]) -> str:
+    """What was asked of `overwrite` before it was measured, condition by condition."""
+    rows = []
+    for one in found:
+        if one.job.startswith(JUDGED) and one.judges is not None:
+            lower = one.judges.high < 0 and one.p < 0.05
+            works = jobs[one.job]["scores"]["es"]["value"] >= LEAST_ES
+            met = [lower, works, kept(one.ps), kept(one.ns)]
+            rows.append([one.job, *("yes" if one_met else "no" for one_met in (*met, all(met)))])
+    head = ["method-size", f"judges below {AGAINST}'s", f"ES at least {LEAST_ES}", "PS kept", "NS kept", "all"]
+    return table(head, rows)
 
 
 def write() -> None:
@@ -117,13 +160,13 @@ def write() -> None:
         parts.append(f"## `{model}`\n\nPairs: {counts}. Left out: {len(first['left_out'])}.\n\n{summary(jobs)}")
         parts.append(f"By readout, against the same answer at other subjects:\n\n{by_readout(jobs)}")
         parts.append(f"Certificates and their base rates:\n\n{base_rates(jobs)}")
-        if any(
-            "judged_shares" in job and job["judged_shares"] is not None for name, job in jobs.items() if name != "none"
-        ):
-            parts.append(f"Paired, fact by fact:\n\n{paired(jobs)}")
+        found = against(jobs)
+        if any(one.judges is not None for one in found):
+            parts.append(f"Paired, fact by fact:\n\n{paired(found)}")
             parts.append(
-                f'What it costs in other wordings and at neighbours; "not shown" where a loss of {MARGIN} cannot be excluded:\n\n{no_worse(jobs)}'
+                f'What it costs in other wordings and at neighbours; "not shown" where a loss of {MARGIN} cannot be excluded:\n\n{no_worse(found)}'
             )
+            parts.append(f"The bar set for `{JUDGED}` beforehand:\n\n{bar(jobs, found)}")
         for size in SIZES:
             several = {name: job for name, job in jobs.items() if name.endswith(f"-{size}")}
             if several:
