@@ -281,6 +281,18 @@ def test_a_replacement_keeps_the_capital_and_every_other_word():
     assert "".join(text for kind, text in wording.pieces if kind != "added") == wording.claimed
 
 
+def test_a_replacement_whose_own_criteria_failed_is_passed_over():
+    sentence, licensed = "Facts are stored in layer 3.", frozenset({"representational", "functional"})
+    read_out = licensed_wording(sentence, RULES, licensed, {"C2": Status.PARTIAL})
+    assert read_out.licensed == "Facts can be read from layer 3."
+    failed = licensed_wording(sentence, RULES, licensed, {"C2": Status.FAIL})
+    assert failed.licensed == "Facts are affected by interventions on layer 3."
+    assert (
+        licensed_wording(sentence, RULES, licensed - {"functional"}, {}).licensed
+        == "Facts are associated with layer 3."
+    )
+
+
 @pytest.mark.parametrize("tag", TAGS)
 def test_no_replacement_claims_more_than_what_licensed_it(tag):
     order = list(RULES.tags)

@@ -43,6 +43,19 @@ def test_learning_lowers_the_loss_on_subjects_never_seen(method: str, tmp_path: 
     assert card["records"] == {"learning": 18, "validation": 6, "left_out": {}}
 
 
+def test_a_training_that_must_end_early_keeps_its_best_validation(tmp_path: Path) -> None:
+    model = model_of("gpt2")
+    trained(model, tmp_path / "early", until=6)
+    path = trained(model, tmp_path / "early", until=6, finish=True)
+    assert path.name == "editor.safetensors"
+    assert not (tmp_path / "early" / "training.safetensors").exists()
+    history = Learned.load(model, path).card["history"]
+    assert [entry["step"] for entry in history] == [0, 4]
+    assert trained(model, tmp_path / "early") == path  # it is finished, and the same command does not go on
+    whole = Learned.load(model, trained(model, tmp_path / "whole")).card["history"]
+    assert history == whole[:2]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_killed_run_goes_on_to_the_same_bits(method: str, tmp_path: Path) -> None:
     model = model_of("gpt2")

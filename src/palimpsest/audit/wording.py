@@ -48,11 +48,13 @@ def licensed_wording(sentence: str, rules: Rules, licensed: frozenset[str], stat
     struck: list[str] = []
     at = 0
     for start, end, verb in phrases(sentence, rules):
-        established = all(statuses.get(one, Status.NOT_TESTED).establishes for one in verb.needs)
-        if (not verb.tag or verb.tag in licensed) and established:
+        if (not verb.tag or verb.tag in licensed) and _established(verb, statuses):
             continue
         said = sentence[start:end]
-        instead = next((verb.instead[tag] for tag in verb.instead if tag in licensed), verb.instead[""])
+        # what stands in for a phrase may itself need criteria: "can be read from" needs the reading-out to have worked
+        weaker = [verb.instead[tag] for tag in verb.instead if tag in licensed]
+        able = (one for one in weaker if one not in rules.verbs or _established(rules.verbs[one], statuses))
+        instead = next(able, verb.instead[""])
         pieces += [("kept", sentence[at:start]), ("struck", said), ("added", _cased(instead, said))]
         struck.append(said)
         at = end
@@ -65,6 +67,10 @@ def licensed_wording(sentence: str, rules: Rules, licensed: frozenset[str], stat
         unlicensed=tuple(struck),
         reason=f"The evidence does not carry {missing}." if struck else "The evidence carries every word of it.",
     )
+
+
+def _established(verb: Verb, statuses: Mapping[str, Status]) -> bool:
+    return all(statuses.get(one, Status.NOT_TESTED).establishes for one in verb.needs)
 
 
 def _cased(instead: str, said: str) -> str:

@@ -48,6 +48,7 @@ def train(
     preset: str = "fixed",
     every: int = 100,
     until: int | None = None,
+    finish: bool = False,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Path:
@@ -61,6 +62,7 @@ def train(
         preset: "fixed", or the published "mend-2022" or "ke-2021".
         every: steps between check points.
         until: stop after this step, with a check point; to the end when None.
+        finish: end there for good: the editor is the best network so far. A training that is past `until` ends where it is.
         progress: called with (step, steps, losses as text).
         settings: any field of `MendSettings` or `KeSettings` and of `Learning`.
 
@@ -92,7 +94,7 @@ def train(
         state.restore(folder / CHECKPOINT)
         group.wait()  # until all have read it: the first would write the next
         _learn(model, split, chosen, paths, state, group, folder, every, until, progress)
-        done = _over(state, chosen)
+        done = _over(state, chosen) or (finish and until is not None)
         if done and group.rank == 0:
             card = {
                 "method": method,

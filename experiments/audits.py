@@ -1,0 +1,120 @@
+"""The audits of `world` and `smollm2`, and the page over them.
+
+    palimpsest audit world --size standard --out run/audits/world                      # resumable
+    palimpsest audit smollm2 --size standard --minutes 120 --out run/audits/smollm2    # resumable
+    python experiments/audits.py                                                       # docs/audits/
+
+Of each audit that is there `docs/audits/` keeps the page, as it is, and the evidence without the numbers behind its figures; the
+page over them puts the criteria of all readings and models side by side.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pages import table  # beside this file
+from palimpsest.runs import atomic_write
+
+ROOT = Path(__file__).parents[1]
+AUDITS, KEPT, PAGE = ROOT / "run" / "audits", ROOT / "docs" / "audits", ROOT / "docs" / "audits" / "README.md"
+MODELS = ("world", "smollm2")
+LEFT_OUT = ("data", "depends_on", "family", "mode", "split")  # of a record of evidence
+INTRO = """# Two audits of one claim
+
+Written by
+
+    palimpsest audit world --size standard --out run/audits/world
+    palimpsest audit smollm2 --size standard --minutes 120 --out run/audits/smollm2
+    python experiments/audits.py
+
+What the words mean is told in [audit](../audit.md). Open the reports in a browser: they are single files."""
+
+
+def report(model: str) -> dict[str, Any] | None:
+    """What the audit of a model ended in; None while it has not."""
+    path = AUDITS / model / "report.json"
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+
+def keep(model: str, found: dict[str, Any]) -> None:
+    """The page and the evidence of an audit, below `docs/audits/`."""
+    folder = KEPT / model
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(AUDITS / model / "report.html", folder / "report.html")
+    lines = [
+        json.dumps({name: value for name, value in one.items() if name not in LEFT_OUT}, ensure_ascii=False)
+        for one in found["evidence"]
+    ]
+    atomic_write(folder / "evidence.jsonl", "\n".join(lines) + "\n")
+
+
+def section(model: str, found: dict[str, Any]) -> str:
+    """One audit: what was measured, how far each reading gets, and every criterion."""
+    setting, nulls = found["setting"], found["nulls"]
+    place = setting["place"]
+    counts = found["readings"][0]["counts"]
+    facts = f"{len(setting['confirmation'])} facts report, {len(setting['discovery'])} others chose the place"
+    rate = nulls["rate"]
+    parts = [
+        f"## `{model}`",
+        f"[Report]({model}/report.html), [evidence]({model}/evidence.jsonl). {facts}: {place['module']} of layer {place['centre']} of "
+        f"{setting['n_layers']} (a window of {place['window']}), at the {place['position']}. The plan expected "
+        f"{found['plan']['estimated']:.0f} minutes.",
+        *[f"* {sentence}" for sentence in found["plan"]["left_out"]],
+        f"Of {counts['criteria']} criteria {counts['measured']} are measured, {fewest_and_most(found)} of them underpowered in a reading. "
+        f"Empty claims pass {sum(one['passed'] for one in nulls['criteria'])} of {rate['n']} matched criteria "
+        f"({100 * rate['value']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]).",
+        table(
+            ["reading", "reaches", "what may be said", "what blocks it first"], [line(one) for one in found["readings"]]
+        ),
+        criteria(found),
+    ]
+    return "\n\n".join(parts)
+
+
+def fewest_and_most(found: dict[str, Any]) -> str:
+    """How many criteria are underpowered, over the readings."""
+    numbers = [reading["counts"]["underpowered"] for reading in found["readings"]]
+    return str(numbers[0]) if len(set(numbers)) == 1 else f"{min(numbers)} to {max(numbers)}"
+
+
+def line(reading: dict[str, Any]) -> list[str]:
+    """The verdict of a reading."""
+    verdict = reading["verdict"]
+    blocked = [reason for rung in verdict["ladder"] if not rung["reached"] for reason in rung["blocked_by"]]
+    reached = verdict["tier"] + (f" ({verdict['lateral'].lower()})" if verdict["lateral"] else "")
+    first = verdict["lateral_reason"] or (blocked[0] if blocked else "nothing")
+    return [reading["reading"], reached, reading["wording"]["licensed"], first]
+
+
+def criteria(found: dict[str, Any]) -> str:
+    """Criterion by criterion, a column a reading; an asterisk where more facts could decide it."""
+    readings = found["readings"]
+    rows = []
+    for name, first in readings[0]["criteria"].items():
+        published = (first["published"] or {}).get("status", "")
+        cells = [status(one["criteria"][name]) for one in readings]
+        rows.append([f"{name} {first['name']}", published, *cells])
+    head = ["criterion", "published case study", *(one["reading"] for one in readings)]
+    return table(head, rows) + "\n\nAn asterisk: underpowered; more facts could decide it."
+
+
+def status(result: dict[str, Any]) -> str:
+    """A status in a cell."""
+    return result["status"].replace("_", " ").lower() + ("*" if result["underpowered"] else "")
+
+
+def main() -> None:
+    """Keep what is there, and write the page."""
+    parts = [INTRO]
+    for model in MODELS:
+        found = report(model)
+        if found is not None:
+            keep(model, found)
+            parts.append(section(model, found))
+    atomic_write(PAGE, "\n\n".join(parts) + "\n")
+
+
+if __name__ == "__main__":
+    main()
