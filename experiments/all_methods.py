@@ -3,12 +3,13 @@
     PALIMPSEST_RECORDS=... python experiments/all_methods.py run [DATA/METHOD/PART ...]   # resumable; results/all-methods/
     python experiments/all_methods.py page                                               # docs/all-methods-on-smollm2.md
 
-DATA is counterfact or zsre, the first 100 records of each; PART is single (one edit a record, undone before the next), 10 or 100
-(edits in sequence, all measured on the *last* model). Methods that write many facts at once write ten a step of a sequence, others
-one. The learned editors need `experiments/train_mend.py`'s and are left out while there are none.
+DATA is counterfact or zsre; PART is single (one edit a record, undone before the next), 10 or 100 (edits in sequence, all measured on
+the *last* model, with what is left of each fact by how many edits came after it). Methods that write many facts at once write ten a
+step of a sequence, others one. The learned editors need `experiments/train_zsre.py`'s and are left out while there are none.
 
-Beside what every method does to the facts stand what it costs: seconds an edit, bytes an edit, and the latency of a token after n
-edits over that of the unedited model, measured in the same process.
+Beside what every method does to the facts stand what it costs: seconds an edit, bytes an edit, and after n edits the time of reading a
+prompt and of one token more over that of the unedited model, measured in the same process. Sequences that `lifelong_smollm2.py` made on
+the same records are measured again, not made again; their seconds an edit are those of `edit_methods.py`.
 """
 
 import json
@@ -16,6 +17,8 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,49 +27,66 @@ import torch
 
 import palimpsest as pal
 from edit_methods import CHOSEN, CONTEXTS, REPORT, WEIGHT, records  # beside this file
-from palimpsest.edit import EditSequence
+from palimpsest.edit import Edit, EditSequence
 from palimpsest.errors import PalimpsestError
 from palimpsest.facts import Fact, read_facts
 from palimpsest.model import Model
-from palimpsest.runs import atomic_write
+from palimpsest.runs import atomic_write, check_writable
 from palimpsest.runs.json_text import plain
 
 ROOT = Path(__file__).parents[1]
 RESULTS, WORK = ROOT / "results" / "all-methods", ROOT / "run" / "all-methods"
 LEARNED = ROOT / "run" / "train-zsre"
-SUITES = {"counterfact": "counterfact+teacher_forcing+generation", "zsre": "zsre"}
-SINGLE, MANY, STEP = 30, 100, 10
-PASSES = 15  # forward passes of one token after a prefix that a latency is the median of
+SUITES = {"counterfact": "counterfact+teacher_forcing", "zsre": "zsre"}
+SINGLE, MANY, STEP = 6, 100, 10
+MEASURED = 20  # facts of a sequence that are measured: all of 10, and of more this many at even distances
+PASSES = 7  # readings of a prompt that a latency is the median of
+SAVED_EVERY = 20  # facts
+FEW = {
+    "counterfact": 10,
+    "zsre": 10,
+}  # the longest sequence of ways whose hundred edits would take the time of all others
 
 
 @dataclass(frozen=True)
 class Way:
-    """A method as the table has it: how many facts it writes at once in a sequence, and its settings."""
+    """A method as the table has it: how many facts it writes at once in a sequence, and its settings.
+
+    `earlier` names a sequence of `edit_methods.py` with the same records and settings; `longest` is the longest sequence of a data
+    set that a way is run for, where its cost forbids more.
+    """
 
     method: str
     step: int = 1
     settings: dict[str, Any] = field(default_factory=dict)
+    earlier: str = ""
+    longest: Mapping[str, int] = field(default_factory=dict)
 
 
 WAYS = {
-    "rome": Way("rome", 1, {"contexts": CONTEXTS}),
-    "memit": Way("memit", STEP, {**CHOSEN, "moment_weight": WEIGHT}),
-    "emmet": Way("emmet", STEP, {"contexts": CONTEXTS}),
-    "alphaedit": Way("alphaedit", STEP, CHOSEN),
+    "rome": Way("rome", 1, {"contexts": CONTEXTS, "memory": False}, "rome"),
+    "memit": Way("memit", STEP, {**CHOSEN, "moment_weight": WEIGHT, "memory": True}, "memit with a memory"),
+    "emmet": Way("emmet", STEP, {"contexts": CONTEXTS}, longest=FEW),
+    "alphaedit": Way("alphaedit", STEP, CHOSEN, "alphaedit"),
     "overwrite": Way("overwrite", STEP),
-    "ft": Way("ft"),
-    "ft-l": Way("ft", 1, {"preset": "ft-l"}),
-    "attention": Way("attention"),
-    "joint": Way("joint"),
-    "neurons": Way("neurons"),
+    "ft": Way("ft", STEP, longest=FEW),
+    "ft-l": Way("ft", STEP, {"preset": "ft-l"}),
+    "attention": Way("attention", STEP),
+    "joint": Way("joint", STEP, longest=FEW),
+    "neurons": Way("neurons", STEP, longest=FEW),
     "mend": Way("mend", STEP, {"editor": LEARNED / "mend" / "editor.safetensors"}),
     "ke": Way("ke", STEP, {"editor": LEARNED / "ke" / "editor.safetensors"}),
-    "grace": Way("grace"),
-    "wise": Way("wise", STEP),
+    "grace": Way("grace", STEP),
+    "wise": Way("wise", STEP, longest={"counterfact": 10}),
     "in-context, bm25": Way("in-context", STEP, {"retriever": "bm25"}),
     "in-context, keys": Way("in-context", STEP, {"retriever": "keys"}),
     "in-context, encoder": Way("in-context", STEP, {"retriever": "encoder"}),
-    "random": Way("random", 1, {"like": "rome", "contexts": CONTEXTS}),
+    "random": Way("random", STEP, {"like": "memit", **CHOSEN, "moment_weight": WEIGHT}, longest=FEW),
+}
+RETAINED = {"counterfact": ("tf_exact", "es"), "zsre": ("zsre_efficacy", "zsre_gen_efficacy")}
+SAID = {
+    "counterfact": ("tf_exact", "es", "ps", "ns"),
+    "zsre": ("zsre_efficacy", "zsre_paraphrase", "zsre_specificity"),
 }
 PARTS = ("single", "10", "100")
 
@@ -80,68 +100,114 @@ def facts_of(data: str) -> list[Fact]:
 
 
 def run(job: str) -> None:
-    """One job, unless it is finished."""
+    """One job, unless it is finished, its editor is not trained, or it is longer than its way can afford."""
     data, name, part = job.split("/")
-    stored = RESULTS / data / f"{name.replace(', ', '-')}-{part}.json"
-    way = WAYS[name]
+    stored, way = RESULTS / data / f"{file_of(name)}-{part}.json", WAYS[name]
     needed = way.settings.get("editor")
     if stored.is_file() or (needed is not None and not Path(needed).is_file()):
         return
-    model, facts = pal.load("smollm2"), facts_of(data)
-    folder = WORK / data / name.replace(", ", "-")
-    settings = {**way.settings, "resume": folder / "values"}
-    began = time.perf_counter()
+    if part != "single" and int(part) > way.longest.get(data, MANY):
+        return
+    began, model, facts = time.process_time(), pal.load("smollm2"), facts_of(data)
+    folder, kept = check_writable(WORK / data / file_of(name)), WORK / data / "unedited"
+    asks: dict[str, Any] = {"suite": SUITES[data], "out": folder / f"scores-{part}", "cache": kept, "progress": show}
     if part == "single":
-        scores = pal.evaluate(
-            model,
-            facts[:SINGLE],
-            method=way.method,
-            suite=SUITES[data],
-            out=folder / part,
-            progress=show,
-            **way.settings,
-        )
-        cost: dict[str, Any] = {"seconds": (time.perf_counter() - began) / SINGLE}
+        scores = pal.evaluate(model, facts[:SINGLE], method=way.method, **asks, **way.settings)
+        record: dict[str, Any] = {}
     else:
-        line, seconds = sequence(model, facts[: int(part)], way, settings)
-        assert line.edit is not None
-        scores = pal.evaluate(model, facts[: int(part)], edit=line.edit, suite=SUITES[data], out=folder / part)
-        cost = {
-            "seconds_an_edit": seconds / int(part),
-            "bytes_an_edit": line.edit.size / int(part),
-            "latency": latency(model, facts[0], line.edit),
-            "unedited_latency": latency(model, facts[0], None),
-        }
-    record = {"n": len(scores.measured), "failed": len(scores.failed), **scores.summary(), "cost": cost}
+        facts = facts[: int(part)]
+        edit, seconds = written(model, facts, way, folder, data, part)
+        places = [round((i + 0.5) * len(facts) / MEASURED - 0.5) for i in range(MEASURED)]
+        places = places if len(facts) > MEASURED else list(range(len(facts)))
+        scores = pal.evaluate(model, [facts[i] for i in places], edit=edit, **asks)
+        cost = {"seconds_an_edit": seconds, "bytes_an_edit": edit.size / len(facts), **latencies(model, facts[0], edit)}
+        record = {"facts": len(facts), "written": len(edit.facts), "cost": cost}
+        record["retention"] = retention(scores, {facts[i].id: len(facts) - 1 - i for i in places}, RETAINED[data])
+    summary = {"n": len(scores.measured), "failed": len(scores.failed), **scores.summary(), **record}
+    summary["cpu_minutes"] = round((time.process_time() - began) / 60, 2)
     stored.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(stored, json.dumps(plain(record), indent=1) + "\n")
-    print(job, *[f"{row['metric']} {row.get('after') or row['before']}" for row in scores.table()], flush=True)
+    atomic_write(stored, json.dumps(plain(summary), indent=1) + "\n")
+    says = {m: round(found["value"], 3) for m in SAID[data] if (found := summary["post"].get(m))}
+    print(job, says, f"{summary['cpu_minutes']} CPU-minutes", flush=True)
 
 
-def sequence(model: Model, facts: list[Fact], way: Way, settings: dict[str, Any]) -> tuple[EditSequence, float]:
-    """The facts written one step after the other, and the seconds it took; a fact that cannot be written is passed over."""
-    line, began = EditSequence(model, way.method, **settings), time.perf_counter()
-    for at in range(0, len(facts), way.step):
-        try:
-            line.extend(facts[at : at + way.step])
-        except PalimpsestError as error:
-            print(f"  {facts[at].id}: {error}", flush=True)
-        if at % 10 == 0:
-            show(at, len(facts), way.method)
-    return line, time.perf_counter() - began
+def file_of(name: str) -> str:
+    """The name of a way in those of files."""
+    return name.replace(", ", "-")
 
 
-def latency(model: Model, fact: Fact, edit: Any) -> float:
-    """Seconds of one token after a prefix with cached keys and values, the median of some; with `edit` applied."""
-    ids = list(model.encode(fact.text).ids)
-    with edit.applied(model) if edit is not None else model.evaluating(), model.evaluating(), torch.no_grad():
-        times = []
-        for _ in range(PASSES):
-            cache = model.net(torch.tensor([ids[:-1]]), use_cache=True).past_key_values
-            began = time.perf_counter()
-            model.net(torch.tensor([ids[-1:]]), past_key_values=cache, use_cache=True)
-            times.append(time.perf_counter() - began)
-    return statistics.median(times)
+def retention(scores: pal.Scores, after: dict[str, int], metrics: Sequence[str]) -> dict[str, list[Any]]:
+    """Of each fact that was measured, how many edits came after its own, and its metrics on the last model."""
+    rows = scores.measured
+    return {"after": [after[row["id"]] for row in rows], **{m: [row["post"].get(m) for row in rows] for m in metrics}}
+
+
+def written(model: Model, facts: list[Fact], way: Way, folder: Path, data: str, part: str) -> tuple[Edit, float]:
+    """The whole sequence as one edit, and the seconds an edit: as an earlier run made it, or made now."""
+    if data == "counterfact" and way.earlier:
+        made = ROOT / "run" / "lifelong" / file_of(way.earlier).replace(" ", "-") / f"edit-{part}.safetensors"
+        timed = ROOT / "results" / "edit-methods" / "sequence" / f"{way.earlier}.json"
+        if made.is_file() and timed.is_file():
+            return Edit.load(made), float(json.loads(timed.read_text())["seconds_per_fact"])
+    whole, timed = folder / f"edit-{part}.safetensors", folder / f"seconds-{part}.json"
+    if not (whole.is_file() and timed.is_file()):  # a sequence of 100 goes on with that of 10
+        line, seconds = sequence(model, facts, way, folder)
+        assert line.edit is not None, f"{way.method} wrote none of {len(facts)} facts"
+        line.edit.save(whole)
+        atomic_write(timed, json.dumps(round(seconds / len(facts), 3)))
+    return Edit.load(whole), float(json.loads(timed.read_text()))
+
+
+def sequence(model: Model, facts: list[Fact], way: Way, folder: Path) -> tuple[EditSequence, float]:
+    """The facts written one step after the other, and the seconds it took; a fact that cannot be written is passed over.
+
+    A step that cannot be written whole is written fact by fact. It is kept every few facts and goes on from there.
+    """
+    state = folder / "done.json"
+    at, seconds = json.loads(state.read_text()) if state.is_file() else (0, 0.0)
+    at, seconds = (at, seconds) if at <= len(facts) else (0, 0.0)  # a longer one is there: begin anew
+    begin = EditSequence.load if at else EditSequence
+    line: EditSequence = begin(model, *([folder] if at else [way.method]), **way.settings)
+    while at < len(facts):
+        some, began = facts[at : at + way.step], time.perf_counter()
+        extend(line, some)
+        at, seconds = at + len(some), seconds + time.perf_counter() - began
+        show(at, len(facts), way.method)
+        if line.edit is not None and (at % SAVED_EVERY == 0 or at == len(facts)):
+            line.save(folder)
+            atomic_write(state, json.dumps([at, seconds]))
+    return line, seconds
+
+
+def extend(line: EditSequence, facts: list[Fact]) -> None:
+    """Write one step; where that is refused, what of it can be written alone."""
+    try:
+        line.extend(facts)
+    except PalimpsestError as error:
+        if len(facts) == 1:
+            print(f"  {facts[0].id}: {error}", flush=True)
+            return
+        for fact in facts:
+            extend(line, [fact])
+
+
+def latencies(model: Model, fact: Fact, edit: Edit) -> dict[str, float]:
+    """Seconds of a prompt and of one token more from its cached keys and values, medians, with the edit and without.
+
+    The two take turns, so that what else the machine does meets both; the first turn warms up and is not counted.
+    """
+    times: dict[str, list[float]] = {}
+    for _ in range(PASSES + 1):
+        for label, put in (("unedited", nullcontext()), ("edited", edit.applied(model))):
+            with put, model.evaluating(), torch.no_grad():
+                began = time.perf_counter()
+                ids = torch.tensor([model.encode(fact.text).ids])  # a memory of texts acts here
+                cache = model.net(ids, use_cache=True).past_key_values
+                between = time.perf_counter()
+                model.net(ids[:, -1:], past_key_values=cache, use_cache=True)
+                times.setdefault(f"prompt_{label}", []).append(between - began)
+                times.setdefault(f"token_{label}", []).append(time.perf_counter() - between)
+    return {name: statistics.median(some[1:]) for name, some in times.items()}
 
 
 def show(done: int, total: int, label: str) -> None:
@@ -155,6 +221,7 @@ def main() -> None:
         from all_methods_page import write  # beside this file
 
         return write()
+    torch.set_num_threads(1)  # as every measured second of the other pages
     every = [f"{data}/{name}/{part}" for part in PARTS for data in SUITES for name in WAYS]
     for job in sys.argv[2:] or every:
         try:

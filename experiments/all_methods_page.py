@@ -1,17 +1,20 @@
-"""docs/all-methods-on-smollm2.md from results/all-methods/; `python experiments/all_methods.py page` runs it."""
+"""docs/all-methods-on-smollm2.md and its figure, from results/all-methods/; `python experiments/all_methods.py page` runs it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from all_methods import PARTS, RESULTS, SINGLE, SUITES, WAYS  # beside this file
+from all_methods import MANY, MEASURED, PARTS, RESULTS, RETAINED, SINGLE, SUITES, WAYS, file_of  # beside this file
 from pages import cell, table
 from palimpsest.runs import atomic_write
+from palimpsest.statistics import Estimate, clustered_proportion
 
-PAGE = Path(__file__).parents[1] / "docs" / "all-methods-on-smollm2.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, FIGURE = DOCS / "all-methods-on-smollm2.md", DOCS / "figures" / "all-methods-retention.png"
 SHOWN = {
     "counterfact": {
-        "reliability": "gen_begins",
+        "reliability": "tf_exact",
         "ES": "es",
         "generalisation (PS)": "ps",
         "locality (NS)": "ns",
@@ -24,19 +27,39 @@ SHOWN = {
         "written freely": "zsre_gen_efficacy",
     },
 }
-INTRO = """Made by
+CALLED = {
+    "es": "ES",
+    "tf_exact": "reliability",
+    "zsre_efficacy": "reliability",
+    "zsre_gen_efficacy": "written freely",
+}
+AGES = 50  # edits after a fact's own that one point of the retention curve takes together
+DASHES = ("-", "--", ":")
+INTRO = f"""Made by
 
     PALIMPSEST_RECORDS=... python experiments/all_methods.py run && python experiments/all_methods.py page
 
-Single edits are made one record at a time and undone; sequences are measured on the last model only, every fact of them. Brackets: 95 % intervals that resample relations and,
-within them, subjects. Reliability on CounterFact is what the model writes by itself (it begins with the new answer); on zsRE the teacher-forced share of answer tokens, as in the tables of
-the field, with free writing beside it. Locality on zsRE is agreement with the unedited model."""
+Single edits are made one record at a time and undone, on the first {SINGLE} records of each data set. Sequences are measured on the last model only: all of 10 facts, and of
+about {MANY} edits {MEASURED} at even distances. Rows with another n say so; a method that is missing from a table is named below it. Brackets: 95 % intervals that resample relations
+and, within them, subjects; CounterFact's flat file names no relations. With {SINGLE} records, or 10, they are wide, and a difference inside them says nothing; where all
+records agree they have no width, and the rule of three still allows another value in up to 3 / n of all records.
+
+Reliability on CounterFact is whether every token of the new answer is the likeliest one (for an answer of one token, what greedy writing begins with); on zsRE the share of such tokens, as
+in the tables of the field, with free writing beside it. Locality on zsRE is agreement with the unedited model. Settings are those of the other pages where there is one; nothing was chosen on these records."""
 
 
 def stored(data: str, part: str) -> dict[str, dict[str, Any]]:
     """Name of the way to its record, in the order of the table."""
-    paths = {name: RESULTS / data / f"{name.replace(', ', '-')}-{part}.json" for name in WAYS}
+    paths = {name: RESULTS / data / f"{file_of(name)}-{part}.json" for name in WAYS}
     return {name: json.loads(path.read_text("utf-8")) for name, path in paths.items() if path.is_file()}
+
+
+def title(data: str, part: str) -> str:
+    """What a table is about; how many edits there truly were (zsRE's file has fewer usable records than its name says)."""
+    if part == "single":
+        return f"one edit a record, {SINGLE} records"
+    count = max(job["facts"] for job in stored(data, part).values())
+    return f"{count} edits in sequence, measured on the last model"
 
 
 def scores(data: str, part: str) -> str:
@@ -46,36 +69,97 @@ def scores(data: str, part: str) -> str:
         return ""
     plain = next(iter(jobs.values()))["pre"]
     rows = [["unedited", "", *(cell(plain.get(metric), 2) for metric in shown.values())]]
-    rows += [
-        [name, str(job["n"]), *(cell(job["post"].get(metric), 2) for metric in shown.values())]
-        for name, job in jobs.items()
-    ]
-    title = (
-        f"one edit a record, {SINGLE} records"
-        if part == "single"
-        else f"{part} edits in sequence, measured on the last model"
+    rows += [[name, counted(job), *(cell(job["post"].get(m), 2) for m in shown.values())] for name, job in jobs.items()]
+    missing = [name for name in WAYS if name not in jobs]
+    note = (
+        f"\n\nNot here, because of their cost or because no editor was trained: {', '.join(missing)}."
+        if missing
+        else ""
     )
-    return f"### {title}\n\n{table(['method', 'n', *shown], rows)}"
+    return f"### {title(data, part)}\n\n{table(['method', 'n', *shown], rows)}{note}"
+
+
+def counted(job: dict[str, Any]) -> str:
+    """Facts measured, and how many of the sequence could not be written."""
+    lost = job.get("facts", 0) - job.get("written", 0)
+    failed = f", {job['failed']} failed" if job["failed"] else ""
+    return f"{job['n']}{failed}" + (f", {lost} of {job['facts']} not written" if lost else "")
 
 
 def costs(data: str, part: str) -> str:
-    """What an edit costs, and what a token costs after n of them."""
+    """What an edit costs, and what a prompt and a token cost after n of them."""
     rows = []
     for name, job in stored(data, part).items():
         cost = job["cost"]
-        ratio = cost["latency"] / cost["unedited_latency"]
-        rows.append([name, f"{cost['seconds_an_edit']:.1f}", f"{cost['bytes_an_edit'] / 1000:.1f}", f"{ratio:.2f}"])
+        ratios = [f"{cost[f'{what}_edited'] / cost[f'{what}_unedited']:.2f}" for what in ("prompt", "token")]
+        rows.append([name, f"{cost['seconds_an_edit']:.1f}", f"{cost['bytes_an_edit'] / 1000:.1f}", *ratios])
     if not rows:
         return ""
-    head = ["method", "seconds an edit", "kB an edit", f"time of a token after {part} edits over the unedited model's"]
-    return f"### What {part} edits cost\n\n{table(head, rows)}"
+    head = ["method", "seconds an edit", "kB an edit", "time of a prompt", "time of a token more"]
+    return (
+        f"### What they cost: {title(data, part)}\n\nTimes over the unedited model's, after all edits; one thread, beside other work."
+        f"\n\n{table(head, rows)}"
+    )
+
+
+def ages(job: dict[str, Any], metric: str) -> list[Estimate]:
+    """The mean of a metric over the facts of each age, the youngest first; every fact is a record of its own."""
+    told = job["retention"]
+    found = []
+    for first in range(0, job["facts"], AGES):
+        some = [
+            v for a, v in zip(told["after"], told[metric], strict=True) if first <= a < first + AGES and v is not None
+        ]
+        found.append(clustered_proportion([float(v) for v in some], range(len(some))))
+    return found
+
+
+def retention(data: str) -> str:
+    """What is left on the last model, by how many edits came after a fact's own."""
+    jobs = stored(data, str(MANY))
+    if not jobs:
+        return ""
+    most = max(job["facts"] for job in jobs.values())
+    spans = [f"{first} to {min(first + AGES, most) - 1} after" for first in range(0, most, AGES)]
+    parts = [f"### What is left of a fact, by how many edits came after its own ({most} edits)"]
+    for metric in RETAINED[data]:
+        rows = [[name, *(cell(one.to_json(), 2) for one in ages(job, metric))] for name, job in jobs.items()]
+        parts.append(f"{CALLED[metric]}:\n\n{table(['method', *spans], rows)}")
+    return "\n\n".join(parts)
+
+
+def figure(sets: Sequence[str]) -> str:
+    """One panel a data set, a line a method: the first retained metric by age."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        print("no figure: plotting needs matplotlib")
+    else:
+        drawn = Figure(figsize=(4.5 * len(sets) + 2, 3.8), layout="constrained")
+        panels = drawn.subplots(1, len(sets), sharey=True, squeeze=False)[0]
+        lines: dict[str, Any] = {}
+        for axes, data in zip(panels, sets, strict=True):
+            for i, name in enumerate(WAYS):
+                if name not in (jobs := stored(data, str(MANY))):
+                    continue
+                means = [one.value for one in ages(jobs[name], RETAINED[data][0])]
+                at = [AGES * (age + 0.5) for age in range(len(means))]
+                (lines[name],) = axes.plot(at, means, DASHES[i // 10], color=f"C{i % 10}", marker=".", linewidth=1.2)
+            axes.set_title(f"{data}: {CALLED[RETAINED[data][0]]} on the last model", fontsize=9)
+            axes.set_xlabel("edits after the fact's own")
+        drawn.legend(list(lines.values()), list(lines), loc="outside right upper", fontsize=7)
+        FIGURE.parent.mkdir(parents=True, exist_ok=True)
+        drawn.savefig(FIGURE, dpi=110)
+    return f"![what is left of a fact by its age](figures/{FIGURE.name})" if FIGURE.is_file() else ""
 
 
 def write() -> None:
     """The page, from what is there."""
     parts = [f"# Every way to change a fact, on smollm2\n\n{INTRO}"]
+    if sets := [data for data in SUITES if stored(data, str(MANY))]:
+        parts.append(figure(sets))
     for data in SUITES:
-        found = [*(scores(data, part) for part in PARTS), *(costs(data, part) for part in PARTS[1:])]
+        found = [*(scores(data, part) for part in PARTS), retention(data), costs(data, str(MANY))]
         if any(found):
             parts.append("\n\n".join([f"## {data}", *(text for text in found if text)]))
     atomic_write(PAGE, "\n\n".join(parts) + "\n")
