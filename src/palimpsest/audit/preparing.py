@@ -80,67 +80,77 @@ def prepare(
     pool = list(facts) if facts is not None else facts_of(model)
     asked = {"claim": claim.id, "size": size, "seed": seed, "minutes": minutes, "pool": len(pool)}
     stored = None if dry else _stored(folder, model, asked)
-    if stored is not None:
-        by_id = {fact.id: fact for fact in pool}
-        setting = Setting.from_json(stored["setting"])
-        missing = [name for name in (*setting.discovery, *setting.confirmation) if name not in by_id]
-        if missing:
-            raise SettingError(
-                f"The audit in {folder} measures the fact {missing[0]!r}, which is not among those given; give the same."
-            )
-        chosen = Chosen(
-            tuple(by_id[name] for name in setting.discovery),
-            tuple(by_id[name] for name in setting.confirmation),
-            stored["left_out"],
-            stored["asked_facts"],
-        )
-    else:
+    if stored is None:
         chosen = choose(model, pool, size, seed=seed, progress=progress)
-        layers = layers_of(model.n_layers)
-        able = claim.place.within(layers, model.n_layers)
-        place = Place(claim.place.module, able[len(able) // 2], claim.place.window or WINDOW, claim.place.position)
-        setting = Setting(
-            model.name,
-            model.fingerprint(),
-            model.n_layers,
-            place,
-            layers,
-            tuple(fact.id for fact in chosen.discovery),
-            tuple(fact.id for fact in chosen.confirmation),
-            SAMPLES[size],
-            seed,
-            size,
-        )
+        setting = _first_setting(model, claim, chosen, size, seed)
+    else:
+        setting = Setting.from_json(stored["setting"])
+        chosen = _chosen_before(stored, setting, pool, folder)
     relations = {fact.relation for fact in chosen.confirmation}
-    spare = [fact for fact in pool if fact.relation in relations]
-    bench = Bench(model, chosen.facts, setting, folder, spare)
+    bench = Bench(model, chosen.facts, setting, folder, [fact for fact in pool if fact.relation in relations])
     if stored is None:
         plan = planned(bench, experiments, minutes)
-        setting = with_cuts(setting, plan)
+        bench.setting = setting = with_cuts(setting, plan)
         if not dry:
             centre = claim.place.centre
-            setting = setting.at(discovered(bench, claim.place, folder, progress) if centre is None else centre)
-            record = {
-                "asked": asked,
-                "setting": setting.to_json(),
-                "plan": plan.to_json(),
-                "left_out": dict(chosen.left_out),
-                "asked_facts": chosen.asked,
-            }
-            _store(folder, record)
-        bench.setting = setting
+            bench.setting = setting.at(discovered(bench, claim.place, folder, progress) if centre is None else centre)
+            told = {"left_out": dict(chosen.left_out), "asked_facts": chosen.asked}
+            _store(folder, {"asked": asked, "setting": bench.setting.to_json(), "plan": plan.to_json(), **told})
     else:
-        plan = AuditPlan.from_json(stored["plan"], setting.layers, setting.n_layers)
-        there = {step.experiment for step in plan.steps}
-        if later := {name: made for name, made in experiments.items() if name not in there}:
-            plan = replace(plan, steps=(*plan.steps, *planned(bench, later, None).steps))
-            _store(folder, {**stored, "plan": plan.to_json()})
+        plan = _plan_with_later(bench, stored, experiments, folder)
     gates = (
         {}
         if dry
         else {"G0 environment": environment(bench), "G1 facts": facts_gate(chosen), "G4 split": split_gate(chosen)}
     )
     return Prepared(bench, chosen, plan, gates)
+
+
+def _first_setting(model: Model, claim: Claim, chosen: Chosen, size: str, seed: int) -> Setting:
+    """The setting before its place is discovered: a layer in the middle of those the claim speaks of stands in for it."""
+    layers = layers_of(model.n_layers)
+    able = claim.place.within(layers, model.n_layers)
+    place = Place(claim.place.module, able[len(able) // 2], claim.place.window or WINDOW, claim.place.position)
+    return Setting(
+        model.name,
+        model.fingerprint(),
+        model.n_layers,
+        place,
+        layers,
+        tuple(fact.id for fact in chosen.discovery),
+        tuple(fact.id for fact in chosen.confirmation),
+        SAMPLES[size],
+        seed,
+        size,
+    )
+
+
+def _chosen_before(stored: Mapping[str, Any], setting: Setting, pool: Sequence[Fact], folder: Path) -> Chosen:
+    """The facts that an audit was begun with."""
+    by_id = {fact.id: fact for fact in pool}
+    missing = [name for name in (*setting.discovery, *setting.confirmation) if name not in by_id]
+    if missing:
+        raise SettingError(
+            f"The audit in {folder} measures the fact {missing[0]!r}, which is not among those given; give the same."
+        )
+    return Chosen(
+        tuple(by_id[name] for name in setting.discovery),
+        tuple(by_id[name] for name in setting.confirmation),
+        stored["left_out"],
+        stored["asked_facts"],
+    )
+
+
+def _plan_with_later(
+    bench: Bench, stored: Mapping[str, Any], experiments: Mapping[str, Experiment], folder: Path
+) -> AuditPlan:
+    """The stored plan, and after it experiments that are asked for now and were not when the audit was begun."""
+    plan = AuditPlan.from_json(stored["plan"], bench.setting.layers, bench.setting.n_layers)
+    there = {step.experiment for step in plan.steps}
+    if later := {name: made for name, made in experiments.items() if name not in there}:
+        plan = replace(plan, steps=(*plan.steps, *planned(bench, later, None).steps))
+        _store(folder, {**stored, "plan": plan.to_json()})
+    return plan
 
 
 def facts_of(model: Model) -> list[Fact]:
