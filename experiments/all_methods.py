@@ -38,13 +38,13 @@ ROOT = Path(__file__).parents[1]
 RESULTS, WORK = ROOT / "results" / "all-methods", ROOT / "run" / "all-methods"
 LEARNED = ROOT / "run" / "train-zsre"
 SUITES = {"counterfact": "counterfact+teacher_forcing", "zsre": "zsre"}
-SINGLE, MANY, STEP = 6, 100, 10
+SINGLE, MANY, STEP = 12, 100, 10
 MEASURED = 20  # facts of a sequence that are measured: all of 10, and of more this many at even distances
 PASSES = 7  # readings of a prompt that a latency is the median of
 SAVED_EVERY = 20  # facts
 FEW = {
-    "counterfact": 10,
-    "zsre": 10,
+    "counterfact": STEP,
+    "zsre": STEP,
 }  # the longest sequence of ways whose hundred edits would take the time of all others
 
 
