@@ -9,6 +9,7 @@ from learned_examples import facts
 from oracles.small import model_of
 from palimpsest.edit.learned.answers import answers_of, log_p
 from palimpsest.edit.learned.change import together
+from palimpsest.edit.learned.frozen import Frozen
 from palimpsest.edit.learned.objective import Constraint, judged
 from palimpsest.edit.learned.settings import KeSettings, MendSettings
 from palimpsest.errors import FactError
@@ -26,7 +27,8 @@ def test_the_two_losses_are_those_of_the_definition(family: str, answer: str | N
     draw = torch.Generator().manual_seed(0)
     u, v = torch.randn(out, 2, generator=draw) * 0.3, torch.randn(2, width, generator=draw)
     fact, probe = facts(1)[0], Probe("The river flows to", answer)
-    e, loc = judged(model, (fact, fact.paraphrases[0], probe), {path: (u, v)})
+    frozen = Frozen(model, [path])
+    e, loc = (found[0] for found in judged(frozen, [(fact, fact.paraphrases[0], probe)], [{path: (u, v)}]))
 
     edited = copy.deepcopy(model.net)
     with torch.no_grad():
@@ -48,7 +50,7 @@ def test_the_two_losses_are_those_of_the_definition(family: str, answer: str | N
     kl = torch.stack([(p[i].exp() * (p[i] - q[i])).sum() for i in reads]).mean()
     assert float(kl) > 1e-3
     torch.testing.assert_close(loc, kl, rtol=1e-3, atol=1e-5)
-    unedited = judged(model, (fact, fact.paraphrases[0], probe), {})
+    unedited = judged(frozen, [(fact, fact.paraphrases[0], probe)], [{}])
     assert float(unedited[1]) == 0
 
 

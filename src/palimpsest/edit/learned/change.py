@@ -2,14 +2,20 @@
 
     words, u, delta  ->  network  ->  U V of every edited map  ->  W + U V
 
-Gradients flow from the changed model back to the network; the model's own weights are never written to.
+Gradients flow from the changed model back to the network; the model's own weights are never written to. Rows of one run may see
+different changes, because with y = W x a change of W is known by what it adds to y:
+
+    (W + U V) x  =  W x + U (V x)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from palimpsest.edit.learned.answers import answers_of
 from palimpsest.edit.learned.ke import KeNetwork
@@ -17,12 +23,14 @@ from palimpsest.edit.learned.mend import Factors, MendNetwork, Words
 from palimpsest.edit.learned.settings import EditorSettings, MendSettings
 from palimpsest.edit.learned.signals import Signal, shapes_of, signals
 from palimpsest.edit.payload import module_of
+from palimpsest.edit.training import in_place_of
 from palimpsest.facts import Fact
 from palimpsest.locate.precision import at_least_float32
 from palimpsest.model import Model
 from palimpsest.model.anatomy import stores_transposed
 
 Network = MendNetwork | KeNetwork
+TOGETHER = 16  # changes judged in one run, which bounds the activations that are kept for the gradient
 
 
 def network_of(model: Model, settings: EditorSettings, paths: Sequence[str]) -> Network:
@@ -77,6 +85,40 @@ def changed(model: Model, factors: Factors) -> dict[str, Tensor]:
         delta = delta.T if stores_transposed(module_of(model, name)) else delta
         weights[name] = (at_least_float32(weight.detach()) + delta).to(weight.dtype)
     return weights
+
+
+def chunks(model: Model, paths: Sequence[str], count: int) -> list[range]:
+    """Which of `count` changes are judged in one run.
+
+    Weights in half precision are judged one change at a time: they are rounded when an edit is written, and U (V x) is not.
+    """
+    whole = all(model.net.get_submodule(path).weight.dtype in (torch.float32, torch.float64) for path in paths)
+    size = TOGETHER if whole else 1
+    return [range(begin, min(begin + size, count)) for begin in range(0, count, size)]
+
+
+@contextmanager
+def in_force(model: Model, parts: Sequence[Factors], owners: Int[Tensor, "rows"]) -> Iterator[None]:
+    """In the block row i of a run sees the change `parts[owners[i]]`; a single one stands in the weights, rounded as they are."""
+    with ExitStack() as stack:
+        if len(parts) == 1:
+            stack.enter_context(in_place_of(model, changed(model, parts[0])))
+        else:
+            for path in parts[0]:
+                u = pad_sequence([part[path][0].T for part in parts], batch_first=True)[owners]
+                v = pad_sequence([part[path][1] for part in parts], batch_first=True)[owners]
+                stack.callback(model.net.get_submodule(path).register_forward_hook(_adding(u, v)).remove)
+        yield
+
+
+def _adding(u: Float[Tensor, "rows rank out"], v: Float[Tensor, "rows rank in_"]) -> Any:
+    """A hook that adds U (V x) to what a linear map gives for x, in each row its own."""
+
+    def add(_module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+        x = arguments[0].reshape(len(v), -1, v.shape[2])  # OPT's maps see rows and tokens flattened into one
+        return output + (x @ v.to(x.dtype).mT @ u.to(x.dtype)).reshape(output.shape)
+
+    return add
 
 
 def _row(signal: Signal, row: int) -> Signal:

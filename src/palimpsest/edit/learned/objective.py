@@ -7,20 +7,23 @@
     KE     minimise  e  subject to  loc <= margin                      (De Cao et al. 2021, section 3.1)
 
 KE's constraint is kept by a multiplier lambda >= 0: the editor descends on c_e e + lambda (loc - margin), lambda ascends.
+
+Examples are judged in one run, each row with its own example's change, from the lowest edited layer on.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from palimpsest.edit.learned.answers import answers_of, divergence, log_p
-from palimpsest.edit.learned.change import changed
+from palimpsest.edit.learned.answers import beside, divergence, read_nll, spoken, stream_read
+from palimpsest.edit.learned.change import in_force
+from palimpsest.edit.learned.frozen import Frozen
 from palimpsest.edit.learned.mend import Factors
 from palimpsest.edit.learned.settings import EditorSettings, KeSettings
-from palimpsest.edit.training import in_place_of
 from palimpsest.facts import Fact, Probe
-from palimpsest.model import Model
 
 
 @dataclass
@@ -47,13 +50,22 @@ class Constraint:
             self.margin = max(settings.least_margin, 0.8 * self.margin)
 
 
-def judged(model: Model, example: tuple[Fact, str, Probe], factors: Factors) -> tuple[Tensor, Tensor]:
-    """e and loc of one example with the change `factors`; empty factors give the unedited model's."""
-    fact, wording, probe = example
-    answers = answers_of(model, [(wording, fact.target_new), (probe.prompt, probe.answer)])
+def judged(
+    frozen: Frozen, examples: Sequence[tuple[Fact, str, Probe]], parts: Sequence[Factors]
+) -> tuple[Float[Tensor, "examples"], Float[Tensor, "examples"]]:
+    """e and loc of each example with its change; changes that are all empty give the unedited model's."""
+    model, n = frozen.model, len(examples)
+    stays = [(probe.prompt, probe.answer) for _, _, probe in examples]
+    written = [frozen.answers(wording, fact.target_new) for fact, wording, _ in examples]
+    kept = [frozen.answers(*asked) for asked in stays]
+    written_rows, kept_rows = beside(written), beside(kept)
+    owners = torch.arange(n, device=model.device)
+    with in_force(model, parts, owners.repeat(2)):
+        after = spoken(model, stream_read(model, beside([*written, *kept])))
+    count = len(written_rows.reads[0])
+    e = read_nll(written_rows, after[:count])
+    if not any(parts):
+        return e, torch.zeros_like(e)
     with torch.no_grad():
-        before = log_p(model, answers)
-    with in_place_of(model, changed(model, factors)):
-        after = log_p(model, answers)
-    e = -(after[:1].gather(2, answers.wanted[:1, :, None])[:, :, 0] * answers.weight[:1].to(after.dtype)).sum()
-    return e, divergence(before[1:], after[1:], answers.weight[1:])[0]
+        before = spoken(model, torch.cat([frozen.unedited(*asked) for asked in stays]))
+    return e, divergence(kept_rows, before, after[count:])

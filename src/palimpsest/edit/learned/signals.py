@@ -103,7 +103,8 @@ def signals(model: Model, answers: Answers, paths: Sequence[str]) -> tuple[dict[
 
 
 def _signal(path: str, inputs: Tensor, errors: Tensor, answers: Answers) -> Signal:
-    inputs, errors = (tensor.float() for tensor in (inputs, errors))
+    shape = answers.batch.mask.shape  # OPT's maps see rows and tokens flattened into one
+    inputs, errors = (tensor.float().reshape(*shape, -1) for tensor in (inputs, errors))
     if not bool(torch.isfinite(errors).all()):
         raise EditError(f"The gradient at {path} is not finite; load the model in float32.")
     alive = (errors != 0).any(-1) & answers.batch.mask.bool()

@@ -5,6 +5,8 @@
     path = train(model, facts, "editor", method="mend")
     edit = palimpsest.edit(model, [fact], method="mend", editor=path)
 
+What does not depend on the editor is found once (`palimpsest.edit.learned.frozen`): a record takes longer the first time it comes.
+
 Subjects that validate are never learned from. Learning stops when the validation has not become better for `patience` steps,
 and the best network is the one that is kept. A run that was killed goes on from its last check point to the same bits.
 """
@@ -19,19 +21,24 @@ from random import Random
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from palimpsest.edit.artefact import versions
-from palimpsest.edit.learned.change import network_of, requests
+from palimpsest.edit.learned.change import Network, chunks, network_of
 from palimpsest.edit.learned.examples import Examples, asked, drawn, examples
 from palimpsest.edit.learned.file import FILE, base_of, read_editor, save_editor
+from palimpsest.edit.learned.frozen import MEMORY, Frozen
+from palimpsest.edit.learned.mend import Factors
 from palimpsest.edit.learned.objective import Constraint, judged
 from palimpsest.edit.learned.ranks import Ranks, ranks
 from palimpsest.edit.learned.settings import LAST, EditorSettings, settings_for
 from palimpsest.edit.learned.signals import edited_maps
 from palimpsest.edit.learned.state import State
 from palimpsest.edit.payload import refuse_quantised
+from palimpsest.edit.settings import at_least
 from palimpsest.errors import EditError
-from palimpsest.facts import Fact
+from palimpsest.facts import Fact, Probe
 from palimpsest.model import Model
 from palimpsest.runs import Progress, check_writable
 from palimpsest.runs.lock import Lock
@@ -49,6 +56,7 @@ def train(
     every: int = 100,
     until: int | None = None,
     finish: bool = False,
+    memory: float = MEMORY,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Path:
@@ -63,6 +71,8 @@ def train(
         every: steps between check points.
         until: stop after this step, with a check point; to the end when None.
         finish: end there for good: the editor is the best network so far. A training that is past `until` ends where it is.
+        memory: GiB that each process may take on the model's device for what does not change; with 0 every step finds all anew. The
+            editor is the same whatever it is.
         progress: called with (step, steps, losses as text).
         settings: any field of `MendSettings` or `KeSettings` and of `Learning`.
 
@@ -75,6 +85,7 @@ def train(
             training.
         OutputError: the folder cannot be written, or another process is training in it.
     """
+    at_least("Learning", "memory", memory, 0)
     chosen = settings_for(method, preset, settings)
     split = examples(records, chosen.learning)
     if model.applied:
@@ -93,7 +104,7 @@ def train(
         state = _begun(model, chosen, paths, identity)
         state.restore(folder / CHECKPOINT)
         group.wait()  # until all have read it: the first would write the next
-        _learn(model, split, chosen, paths, state, group, folder, every, until, progress)
+        _learn(Frozen(model, paths, memory), split, chosen, state, group, folder, every, until, progress)
         done = _over(state, chosen) or (finish and until is not None)
         if done and group.rank == 0:
             card = {
@@ -131,10 +142,9 @@ def _alone(folder: Path, group: Ranks) -> Iterator[None]:
 
 
 def _learn(
-    model: Model,
+    frozen: Frozen,
     split: Examples,
     settings: EditorSettings,
-    paths: list[str],
     state: State,
     group: Ranks,
     folder: Path,
@@ -145,15 +155,15 @@ def _learn(
     """Steps, validations and check points, until learning is over or `until` is reached."""
     learning = settings.learning
     if not state.history:
-        state.history.append({"step": None, **_validated(model, split, settings, paths, None, group)})
-        _validate(model, split, settings, paths, state, group)
+        state.history.append({"step": None, **_validated(frozen, split, settings, None, group)})
+        _validate(frozen, split, settings, state, group)
     if progress:
         progress(state.step, learning.steps, "")
     while not _over(state, settings) and (until is None or state.step < until):
-        e, loc = _step(model, split, settings, paths, state, group)
+        e, loc = _step(frozen, split, settings, state, group)
         state.step += 1
         if state.step % learning.validate_every == 0 or state.step == learning.steps:
-            _validate(model, split, settings, paths, state, group)
+            _validate(frozen, split, settings, state, group)
         stops = _over(state, settings) or state.step == until
         if group.rank == 0 and (state.step % every == 0 or stops):
             state.keep(folder / CHECKPOINT)
@@ -162,24 +172,12 @@ def _learn(
             progress(state.step, learning.steps, f"nll {e:.3f}, kl {loc:.4f}, best validation {best:.4f}")
 
 
-@torch.enable_grad()
-def _step(
-    model: Model, split: Examples, settings: EditorSettings, paths: list[str], state: State, group: Ranks
-) -> tuple[float, float]:
+def _step(frozen: Frozen, split: Examples, settings: EditorSettings, state: State, group: Ranks) -> tuple[float, float]:
     """One step of Adam; returns the means of e and loc before it."""
     learning, network = settings.learning, state.network
     batch = drawn(split.learning, learning.batch, state.step, learning.seed)
-    ours = group.share(batch)
-    found, words, _ = requests(model, [fact for fact, _, _ in ours], paths) if ours else ([], [], [])
-    sums = network.learn_scale(found)
-    network.add_scale({kind: group.total(part) for kind, part in sums.items()})
-    seen = torch.zeros(2, dtype=torch.float64)
     state.adam.zero_grad()
-    for example, signals, said in zip(ours, found, words, strict=True):
-        e, loc = judged(model, example, network.factors(signals, [said]))
-        loss = (learning.edit_weight * e + state.constraint.multiplier * loc) / learning.batch
-        loss.backward(inputs=list(network.parameters()))  # and nothing into the model's own .grad
-        seen += torch.tensor([float(e.detach()), float(loc.detach())], dtype=torch.float64) / learning.batch
+    seen = add_gradients(frozen, network, batch, learning.edit_weight, state.constraint.multiplier, group)
     e_mean, loc_mean = group.total(seen).tolist()
     if not e_mean + loc_mean < float("inf"):
         raise EditError(
@@ -193,11 +191,36 @@ def _step(
     return e_mean, loc_mean
 
 
-def _validate(
-    model: Model, split: Examples, settings: EditorSettings, paths: list[str], state: State, group: Ranks
-) -> None:
+@torch.enable_grad()
+def add_gradients(
+    frozen: Frozen,
+    network: Network,
+    batch: Sequence[tuple[Fact, str, Probe]],
+    edit_weight: float,
+    multiplier: float,
+    group: Ranks,
+) -> Float[Tensor, "2"]:
+    """This process's part of e and loc, means over `batch`, with the gradient of c_e e + multiplier loc added to the network's.
+
+    What the batch adds to mu and sigma is added first, from all processes.
+    """
+    ours = group.share(batch)
+    asked = [frozen.request(fact) for fact, _, _ in ours]
+    sums = network.learn_scale([signals for signals, _ in asked])
+    network.add_scale({kind: group.total(part) for kind, part in sums.items()})
+    seen = torch.zeros(2, dtype=torch.float64)
+    for some in chunks(frozen.model, frozen.paths, len(ours)):
+        parts = [network.factors(asked[i][0], [asked[i][1]]) for i in some]
+        e, loc = (of_each.sum() / len(batch) for of_each in judged(frozen, [ours[i] for i in some], parts))
+        loss = edit_weight * e + multiplier * loc
+        loss.backward(inputs=list(network.parameters()))  # and nothing into the model's own .grad
+        seen += torch.tensor([float(e.detach()), float(loc.detach())], dtype=torch.float64)
+    return seen
+
+
+def _validate(frozen: Frozen, split: Examples, settings: EditorSettings, state: State, group: Ranks) -> None:
     """Add an entry to the history, and keep the network where it is the best so far."""
-    entry = {"step": state.step, **_validated(model, split, settings, paths, state, group)}
+    entry = {"step": state.step, **_validated(frozen, split, settings, state, group)}
     earlier = [other["score"] for other in state.history if other["step"] is not None]
     state.history.append(entry)
     if not earlier or entry["score"] < min(earlier):
@@ -207,21 +230,19 @@ def _validate(
 
 @torch.no_grad()
 def _validated(
-    model: Model, split: Examples, settings: EditorSettings, paths: list[str], state: State | None, group: Ranks
+    frozen: Frozen, split: Examples, settings: EditorSettings, state: State | None, group: Ranks
 ) -> dict[str, float]:
     """Means over the records that validate, each with a drawn wording and a drawn text; without an edit when `state` is None."""
     learning, sums = settings.learning, torch.zeros(2, dtype=torch.float64)
     fixed = [asked(fact, Random(f"validation {learning.seed} {i}")) for i, fact in enumerate(split.validation)]
     ours = group.share(fixed)
-    for begin in range(0, len(ours), learning.batch):
-        some = ours[begin : begin + learning.batch]
-        changes: list[Any] = [{} for _ in some]
+    for some in chunks(frozen.model, frozen.paths, len(ours)):
+        parts: list[Factors] = [{} for _ in some]
         if state is not None:
-            found, words, _ = requests(model, [fact for fact, _, _ in some], paths)
-            changes = [state.network.factors(s, [said]) for s, said in zip(found, words, strict=True)]
-        for example, change in zip(some, changes, strict=True):
-            e, loc = judged(model, example, change)
-            sums += torch.tensor([float(e), float(loc)], dtype=torch.float64)
+            asked_of = [frozen.request(ours[i][0]) for i in some]
+            parts = [state.network.factors(signals, [said]) for signals, said in asked_of]
+        e, loc = judged(frozen, [ours[i] for i in some], parts)
+        sums += torch.stack([e.double().sum(), loc.double().sum()]).cpu()
     e_mean, loc_mean = (group.total(sums) / len(fixed)).tolist()
     if not e_mean + loc_mean < float("inf"):
         raise EditError("The validation is not finite; lower learning_rate, rate_rate or edit_rate, or use float32.")
