@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +73,23 @@ def trained(model: Model, method: str, minutes: float, steps: int | None = None)
     """The editor, unless it is there: to the end of its training, or to the best validation when its minutes are over."""
     folder = check_writable(FOLDER / method)
     clock, settings = folder / "clock.json", {**SETTINGS[method], **({} if steps is None else {"steps": steps})}
-    at, spent = json.loads(clock.read_text()) if clock.is_file() else (0, 0.0)
+    spent = json.loads(clock.read_text())[1] if clock.is_file() else 0.0
     records, path = split()[0], folder / "editor.safetensors"
-    while not path.is_file():
-        began, next_ends = time.perf_counter(), spent * (1 + CHECKED_EVERY / max(at, 1))
-        last = next_ends > 60 * minutes
-        at = at if last else at + CHECKED_EVERY
-        train(model, records, folder, method=method, until=at, finish=last, every=CHECKED_EVERY, **settings)
-        spent += time.perf_counter() - began
-        atomic_write(clock, json.dumps([at, round(spent, 1)]))
-        print(f"{method}: step {at}, {spent / 60:.1f} minutes, {spent / max(at, 1):.2f} seconds a step", flush=True)
+    began = time.perf_counter()
+
+    def look(done: int, total: int, label: str) -> None:
+        if done and done % CHECKED_EVERY == 0:  # the check point of this step is written
+            now = spent + time.perf_counter() - began
+            atomic_write(clock, json.dumps([done, round(now, 1)]))
+            print(f"{method}: step {done}, {now / 60:.1f} minutes, {label}", flush=True)
+            if now * (1 + CHECKED_EVERY / done) > 60 * minutes:
+                raise TimeoutError
+
+    if not path.is_file():  # one call, because what does not depend on the editor is kept for as long as it lasts
+        with suppress(TimeoutError):
+            train(model, records, folder, method=method, every=CHECKED_EVERY, progress=look, **settings)
+    if not path.is_file():
+        train(model, records, folder, method=method, every=CHECKED_EVERY, until=1, finish=True, **settings)
     card = Learned.load(model, path).card
     for entry in [card["unedited"], *card["history"]]:
         print({name: value if value is None else round(value, 4) for name, value in entry.items()}, flush=True)

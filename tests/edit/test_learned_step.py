@@ -62,7 +62,7 @@ def test_losses_and_gradients_are_those_of_the_plain_step(family: str, method: s
     for passes in range(2):  # the second finds everything kept
         expected = plain_step(model, plain_network, paths, batch, EDIT_WEIGHT, MULTIPLIER)
         assert float(expected.e.min()) > 1e-3
-        assert float(expected.loc.min()) > 1e-5
+        assert float(expected.loc.min()) > 1e-6
         network.zero_grad()
         with model.evaluating():
             seen = add_gradients(frozen, network, batch, EDIT_WEIGHT, MULTIPLIER, Ranks())
@@ -129,20 +129,20 @@ def test_layers_below_the_lowest_edited_one_run_once(monkeypatch: pytest.MonkeyP
         assert not any(graph for layer, graph in ran if layer == 1)
         ran.clear()
         add_gradients(frozen, network, batch, 1.0, 1.0, Ranks())
-    assert ran == [(2, True)]
+    assert ran == [(2, True)]  # eight rows in one run
 
 
 @pytest.mark.parametrize("method", list(SETTINGS))
 def test_what_is_kept_changes_no_bit_of_the_editor(method: str, tmp_path: Path) -> None:
     model = model_of("gpt2")
-    settings = {"rank": 4} if method == "mend" else {"hidden": 8, "condition": 8}
+    settings = {"steps": 5, **({"rank": 4} if method == "mend" else {"hidden": 8, "condition": 8})}
     usual = trained(model, tmp_path / "usual", method, **settings)
     for name, memory in (("none", 0.0), ("little", 1e-5)):
         assert trained(model, tmp_path / name, method, memory=memory, **settings).read_bytes() == usual.read_bytes()
 
 
 def test_memory_is_bounded_and_what_came_first_stays() -> None:
-    kept = Kept[Tensor](100)
+    kept = Kept[Tensor](100.0)
     sizes = {"a": 10, "b": 20, "c": 5}  # 40, 80 and 20 bytes
     found: list[str] = []
 
@@ -163,5 +163,5 @@ def test_mistakes(tmp_path: Path) -> None:
     model: Model = model_of("gpt2")
     with pytest.raises(AnatomyError, match=r"None of the maps \['lm_head'\] is inside a layer"):
         Frozen(model, ["lm_head"])
-    with pytest.raises(SettingError, match="Learning's memory must be 0 or more, got -1"):
-        trained(model, tmp_path, memory=-1)
+    with pytest.raises(SettingError, match="Learning's memory must be 0 or more, got -1.0"):
+        trained(model, tmp_path, memory=-1.0)

@@ -45,12 +45,23 @@ def plain_judged(model: Model, example: Example, factors: Factors) -> tuple[Tens
 
 @torch.enable_grad()
 def plain_step(
-    model: Model, network: Network, paths: list[str], batch: Sequence[Example], edit_weight: float, multiplier: float
+    model: Model,
+    network: Network,
+    paths: list[str],
+    batch: Sequence[Example],
+    edit_weight: float,
+    multiplier: float,
+    alone: bool = False,
 ) -> Plain:
-    """Losses and gradient of one step; what the network has seen grows by the batch, as in training."""
+    """Losses and gradient of one step; what the network has seen grows by the batch, as in training.
+
+    With `alone` the signals of each record are taken by themselves, which differs by rounding and by nothing else.
+    """
     network.zero_grad()
     with model.evaluating():
-        found, words, _ = requests(model, [fact for fact, _, _ in batch], paths)
+        facts = [fact for fact, _, _ in batch]
+        runs = [requests(model, some, paths) for some in ([[fact] for fact in facts] if alone else [facts])]
+        found, words = ([one for run in runs for one in run[place]] for place in (0, 1))
         network.add_scale(network.learn_scale(found))
         losses = []
         for example, signals, said in zip(batch, found, words, strict=True):
