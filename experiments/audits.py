@@ -18,17 +18,21 @@ from palimpsest.runs import atomic_write
 
 ROOT = Path(__file__).parents[1]
 AUDITS, KEPT, PAGE = ROOT / "run" / "audits", ROOT / "docs" / "audits", ROOT / "docs" / "audits" / "README.md"
-MODELS = ("world", "smollm2")
 LEFT_OUT = ("data", "depends_on", "family", "mode", "split")  # of a record of evidence
-INTRO = """# Two audits of one claim
+COMMANDS = {
+    "world": "palimpsest audit world --size standard --out run/audits/world",
+    "smollm2": "palimpsest audit smollm2 --size standard --minutes 120 --out run/audits/smollm2",
+}
 
-Written by
 
-    palimpsest audit world --size standard --out run/audits/world
-    palimpsest audit smollm2 --size standard --minutes 120 --out run/audits/smollm2
-    python experiments/audits.py
-
-What the words mean is told in [audit](../audit.md). Open the reports in a browser: they are single files."""
+def intro(models: list[str]) -> str:
+    """What was run for the audits that are there."""
+    commands = [COMMANDS[model] for model in models] + ["python experiments/audits.py"]
+    return (
+        "# Audits of ROME's claim\n\nWritten by\n\n"
+        + "\n".join(f"    {command}" for command in commands)
+        + "\n\nWhat the words mean is told in [audit](../audit.md). Open a report in a browser: it is a single file."
+    )
 
 
 def report(model: str) -> dict[str, Any] | None:
@@ -107,12 +111,10 @@ def status(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Keep what is there, and write the page."""
-    parts = [INTRO]
-    for model in MODELS:
-        found = report(model)
-        if found is not None:
-            keep(model, found)
-            parts.append(section(model, found))
+    audits = {model: found for model in COMMANDS if (found := report(model)) is not None}
+    for model, found in audits.items():
+        keep(model, found)
+    parts = [intro(list(audits)), *(section(model, found) for model, found in audits.items())]
     atomic_write(PAGE, "\n\n".join(parts) + "\n")
 
 

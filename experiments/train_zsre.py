@@ -4,8 +4,8 @@
     PALIMPSEST_RECORDS=... python experiments/train_zsre.py run                             # resumable; results/train-zsre.json
     python experiments/train_zsre.py page                                                   # docs/train-zsre.md
 
-The training file's questions train and validate; the evaluation file's judge, less those whose subject was trained on. The bar: on the
-held-out questions generalisation (token accuracy after the rephrasing) above FT-L's, with a KL divergence on the unrelated question
+The training file's questions train and validate; the evaluation file's judge, less those whose subject is in the other, filled up to 100
+with the last subjects of the training file, which are then not trained on. The bar: on the held-out questions generalisation (token accuracy after the rephrasing) above FT-L's, with a KL divergence on the unrelated question
 that is no worse. A rephrasing is what an editor is trained on and what FT-L never sees, and the unrelated questions of both
 files are of one kind: that is the advantage of a learned editor, and it is used here as published.
 
