@@ -81,6 +81,7 @@ WAYS = {
     "in-context, bm25": Way("in-context", STEP, {"retriever": "bm25"}),
     "in-context, keys": Way("in-context", STEP, {"retriever": "keys"}),
     "in-context, encoder": Way("in-context", STEP, {"retriever": "encoder"}),
+    "serac": Way("serac", STEP, {"retriever": "encoder"}),
     "random": Way("random", STEP, {"like": "memit", **CHOSEN, "moment_weight": WEIGHT}, longest=FEW),
 }
 RETAINED = {"counterfact": ("tf_exact", "es"), "zsre": ("zsre_efficacy", "zsre_gen_efficacy")}

@@ -4,8 +4,9 @@
     palimpsest audit smollm2 --size standard --minutes 120 --out run/audits/smollm2    # resumable
     python experiments/audits.py                                                       # docs/audits/
 
-Of each audit that is there `docs/audits/` keeps the page, as it is, and the evidence without the numbers behind its figures; the
-page over them puts the criteria of all readings and models side by side.
+Of each audit that has ended `docs/audits/` keeps the page, as it is, and the evidence without the numbers behind its figures, and
+`results/audits/` its section of the page over them, with the criteria of all readings side by side: so that one audit can be run
+again where the other's folder is not.
 """
 
 import json
@@ -17,7 +18,9 @@ from pages import table  # beside this file
 from palimpsest.runs import atomic_write
 
 ROOT = Path(__file__).parents[1]
-AUDITS, KEPT, PAGE = ROOT / "run" / "audits", ROOT / "docs" / "audits", ROOT / "docs" / "audits" / "README.md"
+AUDITS, KEPT = ROOT / "run" / "audits", ROOT / "docs" / "audits"
+PAGE = KEPT / "README.md"
+SECTIONS = ROOT / "results" / "audits"
 LEFT_OUT = ("data", "depends_on", "family", "mode", "split")  # of a record of evidence
 COMMANDS = {
     "world": "palimpsest audit world --size standard --out run/audits/world",
@@ -42,7 +45,7 @@ def report(model: str) -> dict[str, Any] | None:
 
 
 def keep(model: str, found: dict[str, Any]) -> None:
-    """The page and the evidence of an audit, below `docs/audits/`."""
+    """The page and the evidence of an audit below `docs/audits/`, and its section of the page over them."""
     folder = KEPT / model
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(AUDITS / model / "report.html", folder / "report.html")
@@ -51,6 +54,8 @@ def keep(model: str, found: dict[str, Any]) -> None:
         for one in found["evidence"]
     ]
     atomic_write(folder / "evidence.jsonl", "\n".join(lines) + "\n")
+    SECTIONS.mkdir(parents=True, exist_ok=True)
+    atomic_write(SECTIONS / f"{model}.md", section(model, found) + "\n")
 
 
 def section(model: str, found: dict[str, Any]) -> str:
@@ -110,12 +115,14 @@ def status(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Keep what is there, and write the page."""
-    audits = {model: found for model in COMMANDS if (found := report(model)) is not None}
-    for model, found in audits.items():
-        keep(model, found)
-    parts = [intro(list(audits)), *(section(model, found) for model, found in audits.items())]
-    atomic_write(PAGE, "\n\n".join(parts) + "\n")
+    """Keep what has ended, and write the page."""
+    for model in COMMANDS:
+        if (found := report(model)) is not None:
+            keep(model, found)
+    kept = {
+        model: path.read_text("utf-8").strip() for model in COMMANDS if (path := SECTIONS / f"{model}.md").is_file()
+    }
+    atomic_write(PAGE, "\n\n".join([intro(list(kept)), *kept.values()]) + "\n")
 
 
 if __name__ == "__main__":

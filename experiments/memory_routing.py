@@ -26,7 +26,7 @@ from palimpsest.runs import atomic_write, check_writable
 
 ROOT = Path(__file__).parents[1]
 RESULTS, WORK = ROOT / "results" / "memory-routing.json", ROOT / "run" / "memory-routing"
-MEMORIES = ("grace", "wise", "in-context, bm25", "in-context, keys", "in-context, encoder")
+MEMORIES = ("grace", "wise", "in-context, bm25", "in-context, keys", "in-context, encoder", "serac")
 EDITED, OTHERS = 30, 100
 
 

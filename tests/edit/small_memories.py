@@ -21,6 +21,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "mask": 0.7,
     },
     "in-context": {"retriever": "bm25"},
+    "serac": {"retriever": "keys", "examples": pal.read_facts("shipped").facts[::33]},
 }
 UNRELATED = "Twelve plain words about nothing"
 

@@ -25,6 +25,9 @@ from palimpsest.locate.answers import answer_nll
 from palimpsest.model import Model, Site, pad
 from palimpsest.world import made_world
 
+TEXTS = ("in-context", "serac")
+UNSURE = ("wise", "serac")  # by what a random model makes of texts these tell none apart
+
 
 @pytest.fixture(scope="module")
 def gpt2() -> Model:
@@ -134,12 +137,12 @@ def test_files_sizes_and_costs(method: str, gpt2: Model, edits: dict[str, Edit],
     assert again.fingerprint() == edit.fingerprint()
     assert again.size == edit.size > 0
     cost = again.cost(gpt2)
-    assert (cost.tokens > 0) == (method == "in-context")
-    assert (cost.multiply_adds > 0) == (method != "in-context")
+    assert (cost.tokens > 0) == (method in TEXTS)
+    assert (cost.multiply_adds > 0) == (method not in TEXTS)
     texts = [fact.text for fact in FACTS] + [UNRELATED]
     assert again.routing(gpt2, texts) == edit.routing(gpt2, texts)
     assert [one.answered for (one,) in edit.routing(gpt2, texts[:3])] == [True, True, True]
-    assert method == "wise" or not edit.routing(gpt2, texts)[3][0].answered
+    assert method in UNSURE or not edit.routing(gpt2, texts)[3][0].answered
     assert [one.facts[0] for (one,) in edit.routing(gpt2, texts[:3])] == (
         ["eiffel", "japan", "darrieux"] if method != "wise" else ["eiffel"] * 3
     )
@@ -181,7 +184,7 @@ def test_it_grows_by_later_edits(method: str, gpt2: Model) -> None:
         assert len(edit.payloads) == 1
         found = [one.answered for (one,) in edit.routing(gpt2, texts)]
         assert found[:3] == [True, True, True]
-        assert method == "wise" or not found[3]
+        assert method in UNSURE or not found[3]
 
 
 @pytest.mark.parametrize("method", SETTINGS)

@@ -26,7 +26,7 @@ from palimpsest.audit.experiment import Experiment, chosen_experiments
 from palimpsest.audit.gates import effect_gate
 from palimpsest.audit.nulls import null_audit
 from palimpsest.audit.planning import AuditPlan
-from palimpsest.audit.preparing import CHOOSING, begun, prepare
+from palimpsest.audit.preparing import CHOOSING, LOCATING, UNTRAINED_FACTS, begun, prepare
 from palimpsest.audit.report_data import AuditReport
 from palimpsest.audit.rules import Rules, read_rules
 from palimpsest.audit.running import concluded, measured, run_rows, untrained_rows
@@ -39,9 +39,7 @@ from palimpsest.runs import Progress, atomic_write, check_writable
 from palimpsest.runs.json_text import plain
 
 SIZES = ("smoke", "standard", "full")
-UNTRAINED_FACTS = {"smoke": 4, "standard": 16, "full": 40}
 NULL_DRAWS = {"smoke": 10, "standard": 100, "full": 200}
-LOCATING = ("tracing", "lesion")  # experiments that a model that was never trained is asked for too
 CLAIM, EVIDENCE, REPORT = "claim.json", "evidence.jsonl", "report.json"
 
 

@@ -1,8 +1,9 @@
 """The plan of an audit: which layers, how many facts each experiment gets, and how long it will take, told before it starts.
 
-Cost is counted per unit by each experiment (`Experiment.seconds`, from forward passes timed on this machine). Where the sum is more
-than the minutes there are, the most expensive experiments give up facts first, down to a least number each; what was given up is
-said in the plan, in the report, and in the n of every estimate.
+Cost is counted per unit by each experiment (`Experiment.seconds`, from forward passes timed on this machine). What an audit does
+beside its experiments is counted too: asking which facts are known, choosing the place, and the untrained model of the null audit.
+Where the sum is more than the minutes there are, the most expensive experiments give up facts first, down to a least number each;
+what was given up is said in the plan, in the report, and in the n of every estimate.
 """
 
 from collections.abc import Container, Mapping, Sequence
@@ -49,17 +50,19 @@ class AuditPlan:
         steps: experiment by experiment.
         minutes: what was allowed; None for as long as it takes.
         layers, n_layers: centres measured, and how many layers the model has.
+        besides: minutes for what is no experiment: choosing facts and place, and the untrained model of the null audit.
     """
 
     steps: tuple[Step, ...]
     minutes: float | None
     layers: tuple[int, ...]
     n_layers: int
+    besides: float = 0.0
 
     @property
     def estimated(self) -> float:
         """Minutes."""
-        return sum(step.minutes for step in self.steps)
+        return self.besides + sum(step.minutes for step in self.steps)
 
     def of(self, experiments: Container[str]) -> "AuditPlan":
         """The part of the plan that is about these experiments."""
@@ -101,6 +104,7 @@ class AuditPlan:
         return {
             "steps": [{**vars(step), "minutes": round(step.minutes, 2)} for step in self.steps],
             "minutes": self.minutes,
+            "besides": round(self.besides, 2),
             "estimated": round(self.estimated, 1),
             "left_out": self.left_out(),
         }
@@ -110,7 +114,7 @@ class AuditPlan:
         """The plan `to_json` wrote."""
         names = ("experiment", "units", "asked", "seconds")
         steps = tuple(Step(**{name: step[name] for name in names}) for step in record["steps"])
-        return cls(steps, record["minutes"], layers, n_layers)
+        return cls(steps, record["minutes"], layers, n_layers, record.get("besides", 0.0))
 
 
 def layers_of(n_layers: int) -> tuple[int, ...]:
@@ -120,14 +124,17 @@ def layers_of(n_layers: int) -> tuple[int, ...]:
     return tuple(sorted({round(i * (n_layers - 1) / (LAYERS - 1)) for i in range(LAYERS)}))
 
 
-def planned(bench: Bench, experiments: Mapping[str, Experiment], minutes: float | None) -> AuditPlan:
-    """Cost every experiment and cut until the sum fits."""
+def planned(
+    bench: Bench, experiments: Mapping[str, Experiment], minutes: float | None, besides: float = 0.0
+) -> AuditPlan:
+    """Cost every experiment and cut until the sum, with what is done besides, fits."""
     steps = []
     for name, made in experiments.items():
         units = len(made.units(bench.setting))
         steps.append(Step(name, units, units, made.seconds(bench) if units else 0.0))
     least = LEAST_UNITS[bench.setting.size]
-    return AuditPlan(tuple(_cut(steps, minutes, least)), minutes, bench.setting.layers, bench.setting.n_layers)
+    left = None if minutes is None else minutes - besides
+    return AuditPlan(tuple(_cut(steps, left, least)), minutes, bench.setting.layers, bench.setting.n_layers, besides)
 
 
 def _cut(steps: Sequence[Step], minutes: float | None, least: int) -> list[Step]:

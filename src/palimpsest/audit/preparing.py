@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ from palimpsest.world import made_world
 SAMPLES = {"smoke": 4, "standard": 10, "full": 20}
 WINDOW = 3
 CHOOSING = "tracing"  # whose restoration chooses the place
+UNTRAINED_FACTS = {"smoke": 4, "standard": 16, "full": 40}
+LOCATING = ("tracing", "lesion")  # experiments that a model that was never trained is asked for too
 SETTING, DISCOVER = "setting.json", "discover"
 
 
@@ -77,6 +80,7 @@ def prepare(
         InputError: too few facts for this size.
         SettingError: the folder holds an audit of another model, claim, size, seed or other facts.
     """
+    began = perf_counter()
     pool = list(facts) if facts is not None else facts_of(model)
     asked = {"claim": claim.id, "size": size, "seed": seed, "minutes": minutes, "pool": len(pool)}
     stored = None if dry else _stored(folder, model, asked)
@@ -89,7 +93,8 @@ def prepare(
     relations = {fact.relation for fact in chosen.confirmation}
     bench = Bench(model, chosen.facts, setting, folder, [fact for fact in pool if fact.relation in relations])
     if stored is None:
-        plan = planned(bench, experiments, minutes)
+        besides = perf_counter() - began + _besides(bench, experiments, claim.place.centre is None)
+        plan = planned(bench, experiments, minutes, besides / 60)
         bench.setting = setting = with_cuts(setting, plan)
         if not dry:
             centre = claim.place.centre
@@ -104,6 +109,14 @@ def prepare(
         else {"G0 environment": environment(bench), "G1 facts": facts_gate(chosen), "G4 split": split_gate(chosen)}
     )
     return Prepared(bench, chosen, plan, gates)
+
+
+def _besides(bench: Bench, experiments: Mapping[str, Experiment], discover: bool) -> float:
+    """Seconds for choosing the place, where it is discovered, and for the untrained model of the null audit."""
+    setting = bench.setting
+    choosing = experiments[CHOOSING].seconds(bench) * len(setting.discovery) if discover else 0.0
+    untrained = min(UNTRAINED_FACTS[setting.size], len(setting.confirmation))
+    return choosing + untrained * sum(experiments[name].seconds(bench) for name in LOCATING)
 
 
 def _first_setting(model: Model, claim: Claim, chosen: Chosen, size: str, seed: int) -> Setting:

@@ -99,4 +99,5 @@ def _told(plan: "AuditPlan") -> str:
         {"experiment": step.experiment, "units": step.units, "of": step.asked, "minutes": round(step.minutes, 1)}
         for step in plan.steps
     ]
-    return "\n".join([table(rows), "", f"about {plan.estimated:.1f} minutes", *plan.left_out()])
+    besides = f"{plan.besides:.1f} of them for choosing facts and place and for the untrained model"
+    return "\n".join([table(rows), "", f"about {plan.estimated:.1f} minutes, {besides}", *plan.left_out()])

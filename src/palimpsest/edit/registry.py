@@ -34,6 +34,7 @@ METHODS = {
     "grace": "palimpsest.edit.memories.grace:Grace",
     "wise": "palimpsest.edit.memories.wise:Wise",
     "in-context": "palimpsest.edit.memories.in_context:InContext",
+    "serac": "palimpsest.edit.memories.serac:Serac",
     "random": "palimpsest.edit.methods.random_direction:RandomDirection",
 }
 GROUP = "palimpsest.methods"

@@ -30,7 +30,7 @@ def one_layer(title: str, model: Model, layers: Sequence[int] | None, depth: flo
 def held(model: Model, memory: Edit, kind: type[Kind], layer: int | None = None) -> Kind:
     """The one payload of `memory`, which must be of `kind`, made for `model`, and at `layer` where one is given."""
     found = memory.payloads[0] if len(memory.payloads) == 1 else None
-    if not isinstance(found, kind):
+    if not isinstance(found, kind) or type(found) is not kind:
         raise EditError(
             f"{memory!r} holds no single {kind.kind} that could be grown; make a new memory of all the facts."
         )

@@ -16,16 +16,16 @@ Retrievers and their default thresholds, which were not tuned: "bm25" 0.5, "keys
 encoder where it is installed or given, else "bm25".
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
+from torch import Tensor
 
 from palimpsest.edit.artefact import Edit
 from palimpsest.edit.memories.beside import held
 from palimpsest.edit.memories.minilm import minilm, minilm_is_installed
-from palimpsest.edit.memories.retrieve import RETRIEVERS, Encoder, encoded, model_keys
+from palimpsest.edit.memories.retrieve import RETRIEVERS, Encoder, rows_of
 from palimpsest.edit.memories.texts import Texts
 from palimpsest.edit.requests import checked
 from palimpsest.edit.settings import at_least, one_of, resolve, whole
@@ -40,9 +40,11 @@ THRESHOLDS = {"bm25": 0.5, "keys": 0.9, "encoder": 0.7}
 
 @dataclass(frozen=True)
 class InContextSettings:
-    """Every setting of the in-context editor.
+    """Every setting of the in-context editor, and of those built on it.
 
     Attributes:
+        title: of the editor, for messages.
+        retrievers: that may be asked for.
         preset: the name these settings began from.
         retriever: "auto", "bm25", "keys" or "encoder".
         threshold: least score of a hit; the retriever's default when None.
@@ -50,6 +52,8 @@ class InContextSettings:
         room: tokens of the context left free for an answer.
     """
 
+    title: ClassVar[str] = "The in-context editor"
+    retrievers: ClassVar[tuple[str, ...]] = ("auto", *RETRIEVERS)
     preset: str = "fixed"
     retriever: str = "auto"
     threshold: float | None = None
@@ -57,18 +61,24 @@ class InContextSettings:
     room: int = 32
 
     def __post_init__(self) -> None:
-        one_of("The in-context editor", "retriever", self.retriever, ("auto", *RETRIEVERS))
+        one_of(self.title, "retriever", self.retriever, self.retrievers)
         if self.threshold is not None:
-            at_least("The in-context editor", "threshold", self.threshold, -1.0)
-        whole("The in-context editor", "most", self.most, 1)
-        whole("The in-context editor", "room", self.room, 0)
+            at_least(self.title, "threshold", self.threshold, -1.0)
+        whole(self.title, "most", self.most, 1)
+        whole(self.title, "room", self.room, 0)
 
 
-PRESETS = {"fixed": InContextSettings()}
+PRESETS: Mapping[str, InContextSettings] = {"fixed": InContextSettings()}
 
 
 class InContext:
     """In-context editing on one model.
+
+    Attributes:
+        presets: settings by name.
+        thresholds: the default for each retriever.
+        without_encoder: the retriever where no sentence encoder is installed or given.
+        kind: of payload that is made.
 
     Args:
         model: read, never changed.
@@ -86,6 +96,10 @@ class InContext:
     """
 
     name = "in-context"
+    presets: ClassVar[Mapping[str, InContextSettings]] = PRESETS
+    thresholds: ClassVar[Mapping[str, float]] = THRESHOLDS
+    without_encoder: ClassVar[str] = "bm25"
+    kind: ClassVar[type[Texts]] = Texts
 
     def __init__(
         self,
@@ -98,19 +112,20 @@ class InContext:
         progress: Progress | None = None,
         **settings: Any,
     ) -> None:
+        title = self.presets["fixed"].title
         if "layers" in settings:
-            raise SettingError("The in-context editor acts on text and has no layers; leave layers out.")
+            raise SettingError(f"{title} acts on text and has no layers; leave layers out.")
         self.model, self.memory, self.given = model, memory, encoder
-        self.settings = resolve("The in-context editor", PRESETS, preset, settings)
-        self.texts = None if memory is None else held(model, memory, Texts)
+        self.settings = resolve(title, self.presets, preset, settings)
+        self.texts = None if memory is None else held(model, memory, self.kind)
         wanted = self.settings.retriever
         if wanted == "auto":
-            wanted = "encoder" if encoder is not None or minilm_is_installed() else "bm25"
+            wanted = "encoder" if encoder is not None or minilm_is_installed() else self.without_encoder
         self.retriever = wanted if self.texts is None else self.texts.retriever
         self.encoder = encoder
         if self.retriever == "encoder" and encoder is None:
             self.encoder = minilm()
-        threshold = THRESHOLDS[self.retriever] if self.texts is None else self.texts.threshold
+        threshold = self.thresholds[self.retriever] if self.texts is None else self.texts.threshold
         self.threshold = threshold if self.settings.threshold is None else self.settings.threshold
         self.shown = tuple(demonstrations)
         self.demonstrations = (
@@ -145,15 +160,10 @@ class InContext:
                 f"The fact {both.id} is edited and a demonstration too; take it out of the demonstrations."
             )
         prompts = tuple(fact.text for fact in together)
-        keys = torch.zeros(len(prompts), 0)
-        if self.retriever == "keys":
-            keys = model_keys(self.model, prompts)
-        elif self.encoder is not None and self.retriever == "encoder":
-            keys = encoded(self.encoder, prompts)
         demonstrations = self.texts.demonstrations if self.texts is not None else ()
-        texts = Texts(
+        texts = self.kind(
             EMBED,
-            keys,
+            self._rows(prompts),
             prompts,
             tuple(str(fact.target_new).strip() for fact in together),
             tuple(fact.id for fact in together),
@@ -164,8 +174,17 @@ class InContext:
             self.settings.room,
             self.given is not None,
             self.encoder,
+            **self._further(together),
         )
         return Edit.made_for(self.model, self.name, (texts,), together, self.card)
+
+    def _rows(self, texts: Sequence[str]) -> Tensor:
+        """One row a text, of the retriever."""
+        return rows_of(self.model, self.retriever, texts, lambda: self.encoder or minilm())
+
+    def _further(self, facts: Sequence[Fact]) -> dict[str, Any]:
+        """What the payload holds besides."""
+        return {}
 
 
 def demonstrated(fact: Fact) -> list[str]:

@@ -99,3 +99,10 @@ def encoded(encoder: Encoder, texts: Sequence[str]) -> Tensor:
         got = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
         raise InputError(f"The encoder must give a tensor of {len(texts)} rows of finite numbers, got {got}.")
     return at_least_float32(rows.detach()).cpu()
+
+
+def rows_of(model: Model, retriever: str, texts: Sequence[str], encoder: Callable[[], Encoder]) -> Tensor:
+    """One row a text: of the model itself for "keys", of the encoder, loaded when it is needed, for "encoder"; empty for "bm25"."""
+    if retriever == "bm25":
+        return torch.zeros(len(texts), 0)
+    return model_keys(model, texts) if retriever == "keys" else encoded(encoder(), texts)

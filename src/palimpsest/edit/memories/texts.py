@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from palimpsest.edit.memories.minilm import minilm
-from palimpsest.edit.memories.retrieve import Bm25, Encoder, cosines, encoded, model_keys
+from palimpsest.edit.memories.retrieve import Bm25, Encoder, cosines, rows_of
 from palimpsest.edit.payload import Cost, Routed, Routing
 from palimpsest.errors import EditError
 from palimpsest.model import Model, Site
@@ -120,7 +120,7 @@ class Texts(Routed):
         return Bm25(self.prompts)
 
     @cached_property
-    def _encoder(self) -> Encoder:
+    def _loaded(self) -> Encoder:
         if self.encoder is not None:
             return self.encoder
         if self.own_encoder:
@@ -130,11 +130,14 @@ class Texts(Routed):
             )
         return minilm()
 
+    def _encoder(self) -> Encoder:
+        return self._loaded
+
     def scores(self, model: Model, prompt: str) -> list[float]:
         """How like each fact's prompt is to `prompt`."""
         if self.retriever == "bm25":
             return self._bm25.scores(prompt)
-        asked = model_keys(model, [prompt]) if self.retriever == "keys" else encoded(self._encoder, [prompt])
+        asked = rows_of(model, self.retriever, [prompt], self._encoder)
         # a mean over few facts is not the mean of anything, and of one fact it is the fact itself
         few = self.retriever == "encoder" or len(self.keys) < 3
         centre = torch.zeros_like(self.keys[0]) if few else self.keys.mean(dim=0)
@@ -204,7 +207,11 @@ class Texts(Routed):
 
     def plus(self, other: Routed) -> "Texts":
         """Grown by the facts of another; raises `EditError` when two answer one prompt, or facts are found otherwise."""
-        if not isinstance(other, Texts) or (other.retriever, other.threshold) != (self.retriever, self.threshold):
+        if (
+            not isinstance(other, Texts)
+            or type(other) is not type(self)
+            or (other.retriever, other.threshold) != (self.retriever, self.threshold)
+        ):
             raise EditError(
                 "Memories of texts that find their facts in different ways cannot be added; make one of all facts."
             )
