@@ -78,6 +78,30 @@ def test_a_large_write_is_found_where_it_was_made(family: str, layer: int) -> No
     )
 
 
+def test_a_direction_spread_over_layers_shows_in_their_sum() -> None:
+    model, written = model_of("gpt2", n_layer=10), (4, 5, 6)
+    shares = [rank_one(model, 0.45, layer, seed=7) for layer in written]  # one and the same left side
+    for share in shares:
+        share.apply(model)
+    alone, together = scan(model, runs=(1,)), scan(model)
+    assert alone.flagged == ()
+    assert together.suspect in written
+    assert together.flagged == written
+    row = together.layers[together.suspect]
+    assert row.run[0] <= together.suspect <= row.run[1]
+    assert row.score > max(one.score for one in alone.layers)
+    assert row.energy > max(one.energy for one in together.layers if one.layer not in written)
+
+
+def test_layers_that_are_read_together_are_compared_with_the_others() -> None:
+    grams = [torch.eye(3) * i for i in range(12)]
+    assert torch.equal(others(grams, 0, 2), torch.eye(3) * np.mean(range(7, 12)).item())
+    assert torch.allclose(others(grams[:6], 1, 3), torch.eye(3) * np.mean([0, 4, 5]).item())
+    assert all(
+        row.run == (row.layer, row.layer) for row in scan(model_of("gpt2")).layers
+    )  # of 3 layers no 3 have another side
+
+
 def test_the_shipped_models_are_not_flagged() -> None:
     for name in ("world", "world-seed1"):
         assert scan(pal.load(name, check=False)).flagged == ()
@@ -128,6 +152,8 @@ def test_mistakes_in_scanning() -> None:
     model = model_of("gpt2")
     with pytest.raises(SettingError, match="threshold gap of a scan must be above 0, got 0"):
         scan(model, gap=0.0)
+    with pytest.raises(SettingError, match="one layer or more, got 0"):
+        scan(model, runs=(3, 0))
     with pytest.raises(SettingError, match="above 0 and at most 1, got 0"):
         scan(model, share=0.0)
     with pytest.raises(SettingError, match="got none for layer 0; measure all layers"):

@@ -9,6 +9,10 @@ A layer's score is the larger of its two readings (`spectrum`), each as a share 
 
     score = max(gap / GAP, evenness / EVENNESS)         flagged where score > 1
 
+The readings are those of the layer alone or of a run of 3 or 5 adjacent layers that it is one of, whichever score more: a
+direction that was spread over layers shows in their sum first. A layer is counted among those of a run where the direction has
+more energy than in any layer outside, and a quarter at least of the most that any in the run has.
+
 With second moments of the keys (`scan(model, moments=...)`, measured on the same model) only what a weight does to its least used
 inputs is read: W U, where U spans the `share` of key directions that ordinary text excites least. The right side of a closed-form
 edit is C^-1 k, which lies almost all in that space, while training writes most of W outside it. It takes a run over text and finds
@@ -17,7 +21,7 @@ weaker edits.
 The thresholds lie above what any layer of the shipped models shows. A flag is a reason to ask, not a proof.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,19 +30,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from palimpsest.edit.moments import SecondMoment
-from palimpsest.erase.forensics.spectrum import gram, others, read
+from palimpsest.erase.forensics.spectrum import energy, gram, others, read
 from palimpsest.errors import AnatomyError, SettingError, WeightError
 from palimpsest.model import Model
-from palimpsest.model.anatomy import matrix_of
+from palimpsest.model.anatomy import Part, matrix_of
 
 GAP = 0.35
 EVENNESS = 2.6
 SHARE = 0.1
+RUNS = (1, 3, 5)  # lengths; those longer than half the model are left out, for they would leave nothing to compare with
+MEMBER = 0.25  # of the energy of the strongest layer of a run
 
 
 @dataclass(frozen=True)
 class LayerScan:
-    """One layer: its readings, its score, and whether that is above the threshold."""
+    """One layer: its readings, its score, and whether that is above the threshold.
+
+    Attributes:
+        run: first and last of the layers that were read together; twice itself for the layer alone.
+        energy: of the direction that stands out, in this layer; the mean over the layers that it is compared with is about 1.
+    """
 
     layer: int
     path: str
@@ -47,6 +58,8 @@ class LayerScan:
     even_rank: int
     score: float
     flagged: bool
+    run: tuple[int, int]
+    energy: float
 
 
 @dataclass(frozen=True)
@@ -67,8 +80,8 @@ class Scan:
 
     @property
     def suspect(self) -> int:
-        """The layer with the largest score, flagged or not."""
-        return max(self.layers, key=lambda row: row.score).layer
+        """The layer with the largest score, flagged or not; of a run's layers the one with the most energy."""
+        return max(self.layers, key=lambda row: (row.score, row.energy)).layer
 
     @property
     def flagged(self) -> tuple[int, ...]:
@@ -99,6 +112,7 @@ def scan(
     share: float = SHARE,
     gap: float = GAP,
     evenness: float = EVENNESS,
+    runs: Sequence[int] = RUNS,
 ) -> Scan:
     """Read every down-projection of `model`.
 
@@ -107,18 +121,21 @@ def scan(
         moments: C of every layer with a down-projection, measured on this model; whole weights are read when None.
         share: of the key directions, those of the smallest eigenvalues of C that are read.
         gap, evenness: thresholds of the two readings.
+        runs: how many adjacent layers are read together; 1 is each layer alone and always read.
 
     Raises:
         AnatomyError: fewer than two layers have a down-projection, so that no layer can be compared with others.
         WeightError: a weight is not finite, zero, or packed by a quantiser.
         WeightError: moments were measured on other weights.
-        SettingError: a threshold is not above 0, the share is not in (0, 1], or a layer has no moments.
+        SettingError: a threshold is not above 0, the share is not in (0, 1], a run has no layer, or a layer has no moments.
     """
     if not 0 < share <= 1:
         raise SettingError(f"The share of key directions that a scan reads must be above 0 and at most 1, got {share}.")
     for name, value in (("gap", gap), ("evenness", evenness)):
         if not value > 0:
             raise SettingError(f"The threshold {name} of a scan must be above 0, got {value}.")
+    if any(length < 1 for length in runs):
+        raise SettingError(f"The runs of layers that a scan reads have one layer or more, got {min(runs)}.")
     parts = [(layer.index, layer.down) for layer in model.anatomy.layers if layer.down is not None]
     if len(parts) < 2:
         raise AnatomyError(
@@ -139,17 +156,47 @@ def scan(
         if moments is not None:
             weight = weight @ _least_used(model, moments, layer, share).to(weight)
         grams.append(gram(weight))
-    rows = []
-    for i, (layer, part) in enumerate(parts):
-        found = read(grams[i], others(grams, i))
-        score = max(found.gap / gap, found.evenness / evenness)
-        rows.append(
-            LayerScan(
-                layer, f"{part.path}.weight", found.gap, found.evenness, found.even_rank, score, flagged=score > 1
-            )
-        )
+    rows: dict[int, LayerScan] = {}
+    for length in sorted({1, *(length for length in runs if 2 * length <= len(parts))}):
+        for first in range(len(parts) - length + 1):
+            for row in _run(grams, first, first + length - 1, parts, gap, evenness):
+                if row.layer not in rows or row.score > rows[row.layer].score:
+                    rows[row.layer] = row
     paths = [f"{part.path}.weight" for _, part in parts]
-    return Scan(model.name, model.fingerprint(paths), tuple(rows), {"gap": gap, "evenness": evenness})
+    ordered = tuple(rows[layer] for layer, _ in parts)
+    return Scan(model.name, model.fingerprint(paths), ordered, {"gap": gap, "evenness": evenness})
+
+
+def _run(
+    grams: Sequence[Float[Tensor, "out out"]],
+    first: int,
+    last: int,
+    parts: Sequence[tuple[int, Part]],
+    gap: float,
+    evenness: float,
+) -> list[LayerScan]:
+    """A row for each layer of a run that holds the direction which stands out there; always one for a layer alone."""
+    found = read(torch.stack(list(grams[first : last + 1])).mean(0), others(grams, first, last))
+    by_gap, by_evenness = found.gap / gap, found.evenness / evenness
+    score = max(by_gap, by_evenness)
+    energies = [energy(found.outlying if by_gap >= by_evenness else found.even, own) for own in grams]
+    inside = range(first, last + 1)
+    least = max(MEMBER * max(energies[i] for i in inside), *(e for i, e in enumerate(energies) if i not in inside))
+    return [
+        LayerScan(
+            parts[i][0],
+            f"{parts[i][1].path}.weight",
+            found.gap,
+            found.evenness,
+            found.even_rank,
+            score,
+            score > 1,
+            (parts[first][0], parts[last][0]),
+            energies[i],
+        )
+        for i in inside
+        if first == last or energies[i] > least
+    ]
 
 
 def _least_used(

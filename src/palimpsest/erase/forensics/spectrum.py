@@ -11,7 +11,10 @@ A closed-form editor adds Lambda r^T to W (Meng et al. 2022, equation 2: r = C^-
                Gaussian or has heavy tails. For Gaussian coordinates this is about standard normal
 
 The second says what the search of the value was like, not that a write was made: an editor without Adam does not leave it.
-Both are read from the weights alone; no text is run.
+
+Both can be read of a run of adjacent layers together, from the mean of their W_l W_l^T: an editor that spreads one value over
+layers (MEMIT, Meng et al. 2023, section 4.3) writes nearly the same direction into each, so that it adds up where the
+layers' own directions do not. Which of the run's layers hold it, the direction's energy in each says.
 """
 
 from collections.abc import Sequence
@@ -33,11 +36,19 @@ class Reading:
         gap: log sigma_1 / sigma_2 after the outputs are whitened by the other layers.
         evenness: the largest among the leading left singular vectors, in standard deviations of a Gaussian vector's.
         even_rank: which singular value (from 1) that one belongs to.
+        outlying, even: M^-1/2 q of the first direction and of the most even one; see `energy`.
     """
 
     gap: float
     evenness: float
     even_rank: int
+    outlying: Float[Tensor, "out"]
+    even: Float[Tensor, "out"]
+
+
+def energy(direction: Float[Tensor, "out"], own: Float[Tensor, "out out"]) -> float:
+    """q^T M^-1/2 G M^-1/2 q: how much of a layer's whitened output lies along q, given M^-1/2 q."""
+    return float(direction @ own @ direction)
 
 
 def gram(weight: Float[Tensor, "out in"]) -> Float[Tensor, "out out"]:
@@ -47,22 +58,24 @@ def gram(weight: Float[Tensor, "out in"]) -> Float[Tensor, "out out"]:
     return product * (len(product) / product.trace())
 
 
-def others(grams: Sequence[Float[Tensor, "out out"]], index: int) -> Float[Tensor, "out out"]:
-    """M of one layer: the mean Gram matrix of the layers further than `NEAR` away, of all others where there are few."""
-    far = [g for i, g in enumerate(grams) if abs(i - index) > NEAR]
-    some = far if len(far) >= NEAR else [g for i, g in enumerate(grams) if i != index]
-    return torch.stack(some).mean(0) if some else torch.eye(len(grams[index])).to(grams[index])
+def others(grams: Sequence[Float[Tensor, "out out"]], first: int, last: int | None = None) -> Float[Tensor, "out out"]:
+    """M of a layer, or a run: the mean Gram matrix of the layers further than `NEAR` away, of all others where there are few."""
+    last = first if last is None else last
+    far = [g for i, g in enumerate(grams) if not first - NEAR <= i <= last + NEAR]
+    some = far if len(far) >= NEAR else [g for i, g in enumerate(grams) if not first <= i <= last]
+    return torch.stack(some).mean(0) if some else torch.eye(len(grams[first])).to(grams[first])
 
 
 def read(own: Float[Tensor, "out out"], mean: Float[Tensor, "out out"], leading: int = LEADING) -> Reading:
-    """Gap and evenness from the Gram matrix of one weight and the mean of the others'."""
+    """Gap and evenness from the Gram matrix of one weight, or the mean of those of a run, and the mean of the others'."""
     values, vectors = torch.linalg.eigh(mean)
     roots = values.clamp(min=float(values[-1]) * 1e-6).sqrt()
     whiten = (vectors / roots) @ vectors.T
     squares, left = torch.linalg.eigh(whiten @ own @ whiten)
     gap = 0.5 * float((squares[-1] / squares[-2].clamp(min=1e-30)).log())
     even = evenness((vectors * roots) @ vectors.T @ left.flip(1)[:, :leading])
-    return Reading(gap, float(even.max()), int(even.argmax()) + 1)
+    rank = int(even.argmax()) + 1
+    return Reading(gap, float(even.max()), rank, whiten @ left[:, -1], whiten @ left[:, -rank])
 
 
 def evenness(directions: Float[Tensor, "d n"]) -> Float[Tensor, "n"]:
