@@ -1,5 +1,6 @@
 """SERAC: the scope against a textbook version of it, the memory that is found by it, and every refusal."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from torch import Tensor
 
 import palimpsest as pal
 from oracles.small import EIFFEL, FACTS, JAPAN, model_of
-from palimpsest.edit import Edit, editor
+from palimpsest.edit import Edit, EditSequence
 from palimpsest.edit.memories.scope import cross_entropy, fitted, lessons, likeness
 from palimpsest.edit.memories.scoped import Scoped
 from palimpsest.errors import EditError, InputError, SettingError
@@ -62,7 +63,7 @@ def test_lessons_are_of_both_kinds_and_of_no_text_in_both() -> None:
     found = lessons(EXAMPLES)
     for fact in EXAMPLES:
         own = [one for one in found if one.held == fact.text]
-        assert {one.asked for one in own if one.inside} == {fact.text, *fact.paraphrases}
+        assert {one.asked for one in own if one.inside} == set(fact.paraphrases) - {fact.text}
         out = {one.asked for one in own if not one.inside}
         assert {probe.prompt for probe in fact.neighbours} <= out
         assert not out & {one.asked for one in own if one.inside}
@@ -124,28 +125,72 @@ def test_a_memory_grows_with_the_scope_it_has(gpt2: Model) -> None:
     with pytest.raises(EditError, match="no single texts"):
         made(gpt2, "in-context", [EIFFEL], memory=first)
     with pytest.raises(EditError, match="different ways"):
+        before.plus(plain.payloads[0])  # type: ignore[arg-type]
+    with pytest.raises(EditError, match="has a matrix of that many rows and columns, got"):
+        replace(before, matrix=torch.eye(3))
+    with pytest.raises(EditError, match="different ways"):
         plain.payloads[0].plus(replace(before, retriever="bm25", threshold=0.5))  # type: ignore[union-attr,arg-type]
 
 
-def test_examples_are_never_edited(gpt2: Model) -> None:
+def test_examples_are_never_edited_or_it_is_said(gpt2: Model) -> None:
     example = next(fact for fact in EXAMPLES if fact.target_new is not None)
     with pytest.raises(SettingError, match=f"{example.id} is edited and an example too"):
-        made(gpt2, "serac", [example])
-    prepared = editor(gpt2, "serac", encoder=words)
-    some = [fact for fact in SHIPPED if fact.target_new is not None][:1]
-    taken = prepared.scope(some)  # type: ignore[attr-defined]
-    assert taken is prepared.scope(some)  # type: ignore[attr-defined]
-    assert (taken is prepared.scope([EIFFEL])) == (some[0].subject not in {f.subject for f in SHIPPED[::4][:96]})  # type: ignore[attr-defined]
-    assert prepared.card["scope"] is None
-    prepared.edit([EIFFEL])
-    assert set(prepared.card["scope"]) == {"loss_before", "loss", "missed", "taken", "in_scope", "out_of_scope"}
+        made(gpt2, "serac", [example], examples=EXAMPLES)
+    shipped = made(gpt2, "serac", [EIFFEL, example], examples=None, retriever="encoder", encoder=words)
+    known = {fact.subject for fact in SHIPPED[::4][:96]}
+    assert shipped.notes["examples_edited"] == [fact.id for fact in (EIFFEL, example) if fact.subject in known]
+    assert set(shipped.notes["scope"]) == {"loss_before", "loss", "missed", "taken", "in_scope", "out_of_scope"}
+    assert json.loads(json.dumps(shipped.notes)) == shipped.notes
+
+
+def test_a_sequence_keeps_its_scope_and_goes_on_from_its_folder(gpt2: Model, tmp_path: Path) -> None:
+    settings = {"retriever": "encoder", "encoder": words}  # and shipped examples, some of them about these subjects
+    facts = [fact for fact in SHIPPED if fact.target_new is not None][:3]
+    sequence = EditSequence(gpt2, "serac", **settings)
+    for fact in facts[:2]:
+        sequence.extend([fact])
+    sequence.save(tmp_path)
+    again = EditSequence.load(gpt2, tmp_path, **settings)
+    for one in (sequence, again):
+        one.extend(facts[2:])
+        assert one.edit is not None
+        assert [fact.id for fact in one.edit.facts] == [fact.id for fact in facts]
+        assert [r.answered for (r,) in one.edit.routing(gpt2, [fact.text for fact in facts])] == [True] * 3
+
+
+@pytest.mark.parametrize("method", ["serac", "in-context"])
+def test_a_memory_grows_by_the_encoder_it_was_made_with(method: str, gpt2: Model, tmp_path: Path) -> None:
+    def letters(texts: Sequence[str]) -> Tensor:
+        return torch.tensor([[float(text.lower().count(chr(97 + i))) for i in range(26)] for text in texts])
+
+    def turned(texts: Sequence[str]) -> Tensor:
+        return words(texts).flip(1)
+
+    first = made(gpt2, method, [EIFFEL], retriever="encoder", encoder=words)
+    grown = made(gpt2, method, [JAPAN], memory=first)
+    assert grown.settings["own_encoder"]
+    assert [one.facts for (one,) in grown.routing(gpt2, [EIFFEL.text, JAPAN.text])] == [(EIFFEL.id,), (JAPAN.id,)]
+    if method == "serac":
+        assert grown.notes["scope"] == first.notes["scope"]
+    for other in (letters, turned):
+        with pytest.raises(EditError, match="other vectors by this encoder"):
+            made(gpt2, method, [JAPAN], memory=first, encoder=other)
+    first.save(tmp_path / "first.safetensors")
+    with pytest.raises(EditError, match="no file holds; give it again"):
+        made(gpt2, method, [JAPAN], memory=Edit.load(tmp_path / "first.safetensors"))
+
+
+def test_numbers_of_an_encoder_may_be_of_any_width_and_kind() -> None:
+    found = fitted(lambda texts: words(texts).double(), EXAMPLES)
+    assert found.matrix.dtype == torch.float64
+    assert found.report == pytest.approx(fitted(words, EXAMPLES).report, rel=1e-2)
 
 
 @pytest.mark.parametrize(
     ("examples", "told"),
     [
-        (EXAMPLES[:3], "at least 8 subjects, of which a quarter judge, got 3"),
-        ([replace(fact, paraphrases=()) for fact in EXAMPLES], "none of the examples has one"),
+        (EXAMPLES[:3], "of at least 8 subjects, got 3"),
+        ([replace(fact, paraphrases=()) for fact in EXAMPLES], "of at least 8 subjects, got 0"),
     ],
 )
 def test_too_little_to_learn_from_is_refused(gpt2: Model, examples: list[Fact], told: str) -> None:

@@ -152,8 +152,9 @@ def test_mistakes_in_scanning() -> None:
     model = model_of("gpt2")
     with pytest.raises(SettingError, match="threshold gap of a scan must be above 0, got 0"):
         scan(model, gap=0.0)
-    with pytest.raises(SettingError, match="one layer or more, got 0"):
-        scan(model, runs=(3, 0))
+    for runs in ((3, 0), (True,)):
+        with pytest.raises(SettingError, match="whole numbers of 1 or more such as"):
+            scan(model, runs=runs)
     with pytest.raises(SettingError, match="above 0 and at most 1, got 0"):
         scan(model, share=0.0)
     with pytest.raises(SettingError, match="got none for layer 0; measure all layers"):

@@ -66,7 +66,7 @@ def audit(
         size: "smoke", "standard" or "full": facts, noise draws, draws of the null audit.
         out: where everything is kept; the same call takes an interrupted audit up. Nothing is kept when None.
         rules: a preset's name or a file.
-        minutes: of measuring; experiments give up facts until the plan fits.
+        minutes: for all of it, the choice of facts and place too; experiments give up facts until the plan fits.
         only: names of the experiments to run beside tracing; all when None. What is not run is not tested, never opinion.
         seed: of every draw.
         command: the command line that makes this report again, to be shown in it.

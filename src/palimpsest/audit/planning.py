@@ -65,7 +65,7 @@ class AuditPlan:
         return self.besides + sum(step.minutes for step in self.steps)
 
     def of(self, experiments: Container[str]) -> "AuditPlan":
-        """The part of the plan that is about these experiments."""
+        """The part of the plan that is about these experiments; what is done besides stays that of the whole."""
         return replace(self, steps=tuple(step for step in self.steps if step.experiment in experiments))
 
     @property

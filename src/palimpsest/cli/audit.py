@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--size", default="standard", show_default=True, help="smoke (minutes on a small model), standard, or full."
 )
 @click.option("--rules", default="mv27-formal", show_default=True, help="mv27-formal, mv27-criterion, or a rules file.")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Of measuring; the plan is cut to fit.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="For all of it; the plan is cut to fit.")
 @click.option("--only", help="Experiments to run beside tracing, with commas; the rest is not tested.")
 @click.option("--dry-run", is_flag=True, help="Tell the plan (experiments, facts, minutes) and measure nothing.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every draw.")

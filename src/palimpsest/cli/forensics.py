@@ -92,7 +92,7 @@ def _candidates(path: str) -> dict[str, list[str]]:
 
 def _text(data: dict[str, Any], folder: Path) -> str:
     scanned = data["scan"]
-    columns = ("layer", "gap", "evenness", "score", "flagged")
+    columns = ("layer", "run", "gap", "evenness", "score", "flagged")
     flagged = ", ".join(map(str, scanned["flagged"])) or "none"
     blocks = [
         table(scanned["layers"], columns),

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from palimpsest.edit.artefact import Edit
@@ -29,7 +30,7 @@ from palimpsest.edit.memories.retrieve import RETRIEVERS, Encoder, rows_of
 from palimpsest.edit.memories.texts import Texts
 from palimpsest.edit.requests import checked
 from palimpsest.edit.settings import at_least, one_of, resolve, whole
-from palimpsest.errors import SettingError
+from palimpsest.errors import EditError, SettingError
 from palimpsest.facts import Fact
 from palimpsest.model import Model
 from palimpsest.model.sites import EMBED
@@ -85,14 +86,14 @@ class InContext:
         preset: "fixed".
         memory: an edit of this method to grow; found as that one is.
         demonstrations: facts shown before a prompt, none of which may be edited; oldest first.
-        encoder: gives one row of numbers a text, for the retriever "encoder"; the MiniLM encoder when None.
+        encoder: gives one row of numbers a text, for the retriever "encoder"; the memory's, or the MiniLM encoder, when None.
         progress: not used; nothing takes long.
         settings: any field of `InContextSettings`.
 
     Raises:
         SettingError: an unknown preset or setting, or a value out of range.
         ModelError: the encoder is asked for and not installed.
-        EditError, WeightError: the memory is none of texts, or one of another base.
+        EditError, WeightError: the memory is none of texts, one of another base, or made with an encoder that is not given.
     """
 
     name = "in-context"
@@ -115,15 +116,20 @@ class InContext:
         title = self.presets["fixed"].title
         if "layers" in settings:
             raise SettingError(f"{title} acts on text and has no layers; leave layers out.")
-        self.model, self.memory, self.given = model, memory, encoder
+        self.model, self.memory = model, memory
         self.settings = resolve(title, self.presets, preset, settings)
         self.texts = None if memory is None else held(model, memory, self.kind)
         wanted = self.settings.retriever
         if wanted == "auto":
             wanted = "encoder" if encoder is not None or minilm_is_installed() else self.without_encoder
         self.retriever = wanted if self.texts is None else self.texts.retriever
-        self.encoder = encoder
-        if self.retriever == "encoder" and encoder is None:
+        self.encoder = encoder if encoder is not None or self.texts is None else self.texts.encoder
+        self.own_encoder = encoder is not None if self.texts is None else self.texts.own_encoder
+        if self.retriever == "encoder" and self.encoder is None:
+            if self.own_encoder:
+                raise EditError(
+                    "This memory was made with an encoder of your own, which no file holds; give it again with encoder=...."
+                )
             self.encoder = minilm()
         threshold = self.thresholds[self.retriever] if self.texts is None else self.texts.threshold
         self.threshold = threshold if self.settings.threshold is None else self.settings.threshold
@@ -140,7 +146,7 @@ class InContext:
             "retriever": self.retriever,
             "threshold": self.threshold,
             "demonstrations": list(self.demonstrations),
-            "own_encoder": self.given is not None,
+            "own_encoder": self.own_encoder,
         }
 
     def edit(self, facts: Sequence[Fact]) -> Edit:
@@ -148,7 +154,8 @@ class InContext:
 
         Raises:
             FactError: a fact has no `target_new`.
-            EditError: there is nothing to edit, or two facts have one prompt and two answers.
+            EditError: there is nothing to edit, two facts have one prompt and two answers, or the memory's facts have other
+                vectors by the encoder given than by the one it was made with.
             SettingError: a fact is a demonstration too.
         """
         facts = checked(facts)
@@ -161,9 +168,12 @@ class InContext:
             )
         prompts = tuple(fact.text for fact in together)
         demonstrations = self.texts.demonstrations if self.texts is not None else ()
+        keys = self._rows(prompts)
+        if self.texts is not None:
+            self._require_same(self.texts, keys)
         texts = self.kind(
             EMBED,
-            self._rows(prompts),
+            keys,
             prompts,
             tuple(str(fact.target_new).strip() for fact in together),
             tuple(fact.id for fact in together),
@@ -172,18 +182,36 @@ class InContext:
             self.threshold,
             self.settings.most,
             self.settings.room,
-            self.given is not None,
+            self.own_encoder,
             self.encoder,
             **self._further(together),
         )
-        return Edit.made_for(self.model, self.name, (texts,), together, self.card)
+        return Edit.made_for(self.model, self.name, (texts,), together, self.card, self._notes(together))
 
     def _rows(self, texts: Sequence[str]) -> Tensor:
         """One row a text, of the retriever."""
-        return rows_of(self.model, self.retriever, texts, lambda: self.encoder or minilm())
+        return rows_of(self.model, self.retriever, texts, self._encoder)
+
+    def _encoder(self) -> Encoder:
+        assert self.encoder is not None, "loaded when the editor was made"
+        return self.encoder
+
+    @staticmethod
+    def _require_same(texts: Texts, keys: Tensor) -> None:
+        """Raise `EditError` where the memory's own facts have other vectors now than when it was made."""
+        known = keys[: len(texts.keys)]
+        if known.shape != texts.keys.shape or not torch.allclose(known, texts.keys.to(known), rtol=1e-3, atol=1e-3):
+            raise EditError(
+                "The facts of the memory have other vectors by this encoder than they were stored with; give the encoder that it "
+                "was made with."
+            )
 
     def _further(self, facts: Sequence[Fact]) -> dict[str, Any]:
         """What the payload holds besides."""
+        return {}
+
+    def _notes(self, facts: Sequence[Fact]) -> dict[str, Any]:
+        """What the edit tells besides."""
         return {}
 
 

@@ -1,6 +1,6 @@
 """SERAC's memory (Mitchell et al. 2022) as the payload of an edit: facts as text, found by a scope that was learned.
 
-A prompt x belongs to the fact z for which p(x in scope of z) is largest, where that is above the threshold (1/2 in the paper):
+A prompt x belongs to the fact z for which p(x in scope of z) is largest, where that is at or above the threshold (1/2):
 then the counterfactual model answers, which reads the fact and the prompt. Else the model is as it was.
 """
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -29,7 +30,15 @@ class Scoped(Texts):
 
     kind: ClassVar[str] = "scoped texts"
     names: ClassVar[tuple[str, ...]] = ("keys", "matrix")
-    matrix: Float[Tensor, "width width"] = field(kw_only=True)
+    matrix: Float[Tensor, "_ _"] = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.matrix.shape != (self.keys.shape[1], self.keys.shape[1]):
+            raise EditError(
+                f"A scope over vectors of {self.keys.shape[1]} numbers has a matrix of that many rows and columns, got "
+                f"{tuple(self.matrix.shape)}; give the encoder that the memory was made with."
+            )
 
     def tensors(self) -> dict[str, Tensor]:
         """Name to tensor, for the edit file."""
@@ -47,9 +56,10 @@ class Scoped(Texts):
         return [float(p) for p in likeness(self.matrix.to(asked), keys, asked.expand_as(keys))]
 
     def plus(self, other: Routed) -> "Texts":
-        """Grown by the facts of another with the same scope; raises `EditError` where it is another's."""
-        if not isinstance(other, Scoped) or not self.matrix.equal(other.matrix):
+        """Grown by the facts of another with the same scope; raises `EditError` where it is another's, or as `Texts` does."""
+        grown = super().plus(other)
+        if isinstance(other, Scoped) and not torch.allclose(self.matrix, other.matrix, rtol=1e-3, atol=1e-4):
             raise EditError(
                 "Memories whose scopes were learned apart cannot be added; grow one with memory=..., or make one of all facts."
             )
-        return super().plus(other)
+        return grown

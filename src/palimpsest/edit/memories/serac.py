@@ -1,26 +1,27 @@
 """SERAC (Mitchell, Lin, Bosselut, Manning and Finn 2022): a memory of facts, a scope classifier, a counterfactual model.
 
     z* = argmax over stored facts z of p(x in scope of z)
-    f'(x) = h(z*, x)  where p(x in scope of z*) > 1/2,   f(x)  elsewhere
+    f'(x) = h(z*, x)  where p(x in scope of z*) >= 1/2,   f(x)  elsewhere
 
     edit = palimpsest.edit(model, facts, method="serac", examples=other_facts)
 
-What is kept of the paper, and what is not: the scope is its embedding classifier, trained on `examples` (`memories.scope`). The
+What is kept of the paper, and what is not: the scope is its embedding classifier, learned of `examples` (`memories.scope`). The
 counterfactual model h is not trained: it is the edited model itself, reading the fact before the prompt as in-context editing does.
-The published h is a second and smaller language model, trained to do so, whose answers are its own and not the edited model's. So
-this method differs from "in-context" in one thing alone: when it takes a prompt for its own.
+The published h is a language model of its own, trained to do so, whose answers are not the edited model's. So this method differs
+from "in-context" in one thing alone: when it takes a prompt for its own.
 
 The encoder stays as it is: all-MiniLM-L6-v2 where it is installed, one that is given, or the model's own states ("keys").
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from palimpsest.edit.artefact import Edit
 from palimpsest.edit.memories.in_context import InContext, InContextSettings
 from palimpsest.edit.memories.retrieve import Encoder
-from palimpsest.edit.memories.scope import Scope, fitted
+from palimpsest.edit.memories.scope import THRESHOLD, Scope, fitted
 from palimpsest.edit.memories.scoped import Scoped
 from palimpsest.edit.memories.texts import Texts
 from palimpsest.errors import SettingError
@@ -43,18 +44,20 @@ class Serac(InContext):
     """SERAC on one model.
 
     Args:
-        examples: facts with paraphrases and neighbours that the scope is learned of, none of which may be edited; 96 shipped ones
-            but those that are edited when None. Not read where `memory` is given: a scope is learned once.
+        examples: facts with paraphrases and neighbours that the scope is learned of, once, when the first fact is written; 96
+            shipped ones when None. Of given ones none may be edited; of shipped ones `edit.notes["examples_edited"]` names those
+            whose subject is. Not read where `memory` is given.
         model, preset, memory, demonstrations, encoder, progress, settings: as for `InContext`.
 
+    `edit.notes["scope"]` says how the scope does on examples that it was not learned of.
+
     Raises:
-        InputError: the examples are of fewer than 8 subjects, or have no paraphrase.
         SettingError, ModelError, EditError, WeightError: as for `InContext`.
     """
 
     name = "serac"
     presets: ClassVar[Mapping[str, InContextSettings]] = {"fixed": SeracSettings()}
-    thresholds: ClassVar[Mapping[str, float]] = {"keys": 0.5, "encoder": 0.5}
+    thresholds: ClassVar[Mapping[str, float]] = {"keys": THRESHOLD, "encoder": THRESHOLD}
     without_encoder: ClassVar[str] = "keys"
     kind: ClassVar[type[Texts]] = Scoped
 
@@ -79,40 +82,42 @@ class Serac(InContext):
             progress=progress,
             **settings,
         )
-        self.examples = None if examples is None else tuple(examples)
-        self._scopes: dict[frozenset[str], Scope] = {}  # by the subjects that were left out
-        self._learned: Scope | None = None  # the last that was used
+        self.given_examples = None if examples is None else tuple(examples)
 
     @property
     def card(self) -> dict[str, Any]:
-        """Every setting in force, and how the scope does on subjects that it was not learned of."""
-        given = None if self.examples is None else [fact.id for fact in self.examples]
-        return {**super().card, "examples": given, "scope": None if self._learned is None else self._learned.report}
+        """Every setting in force."""
+        given = None if self.given_examples is None else [fact.id for fact in self.given_examples]
+        return {**super().card, "examples": given}
+
+    @cached_property
+    def examples(self) -> tuple[Fact, ...]:
+        """Those given, or some of the shipped facts."""
+        if self.given_examples is not None:
+            return self.given_examples
+        shipped = read_facts("shipped").facts
+        return tuple(shipped[:: max(1, len(shipped) // EXAMPLES)][:EXAMPLES])
+
+    @cached_property
+    def scope(self) -> Scope:
+        """The scope, learned of the examples; raises `InputError` where they are too few."""
+        return fitted(self._rows, self.examples)
 
     def _further(self, facts: Sequence[Fact]) -> dict[str, Any]:
-        """The scope: the memory's own, or one learned of examples that are not edited."""
+        """The scope: the memory's own, or one learned of the examples; raises `SettingError` where one of those given is edited."""
         if isinstance(self.texts, Scoped):
             return {"matrix": self.texts.matrix}
-        self._learned = self.scope(facts)
-        return {"matrix": self._learned.matrix}
+        texts = {fact.text for fact in facts}
+        if both := next((fact for fact in self.given_examples or () if fact.text in texts), None):
+            raise SettingError(f"The fact {both.id} is edited and an example too; take it out of the examples.")
+        return {"matrix": self.scope.matrix}
 
-    def scope(self, facts: Sequence[Fact]) -> Scope:
-        """The scope for an edit of `facts`, learned once for as long as it leaves out the same examples.
-
-        Raises:
-            SettingError: a fact is one of the examples that were given.
-        """
-        edited = {fact.subject for fact in facts}
-        if self.examples is None:
-            shipped = read_facts("shipped").facts
-            examples = shipped[:: max(1, len(shipped) // EXAMPLES)][:EXAMPLES]
-        else:
-            examples = self.examples
-            texts = {fact.text for fact in facts}
-            if both := next((fact for fact in examples if fact.text in texts), None):
-                raise SettingError(f"The fact {both.id} is edited and an example too; take it out of the examples.")
-        left_out = frozenset(fact.subject for fact in examples) & edited
-        if left_out not in self._scopes:
-            kept = [fact for fact in examples if fact.subject not in left_out]
-            self._scopes[left_out] = fitted(self._rows, kept)
-        return self._scopes[left_out]
+    def _notes(self, facts: Sequence[Fact]) -> dict[str, Any]:
+        """How the scope does, and which facts are about a subject that it was learned of."""
+        if self.memory is not None:
+            return dict(self.memory.notes)
+        known = {fact.subject for fact in self.examples}
+        return {
+            "scope": self.scope.report,
+            "examples_edited": [fact.id for fact in facts if fact.subject in known],
+        }

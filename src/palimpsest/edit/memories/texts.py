@@ -211,6 +211,7 @@ class Texts(Routed):
             not isinstance(other, Texts)
             or type(other) is not type(self)
             or (other.retriever, other.threshold) != (self.retriever, self.threshold)
+            or other.keys.shape[1] != self.keys.shape[1]
         ):
             raise EditError(
                 "Memories of texts that find their facts in different ways cannot be added; make one of all facts."
@@ -232,4 +233,5 @@ class Texts(Routed):
             answers=(*self.answers, *(other.answers[i] for i in new)),
             members=(*self.members, *(other.members[i] for i in new)),
             demonstrations=tuple(dict.fromkeys((*self.demonstrations, *other.demonstrations))),
+            encoder=self.encoder or other.encoder,  # one that came from a file has none
         )

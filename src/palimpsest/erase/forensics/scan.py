@@ -121,7 +121,8 @@ def scan(
         moments: C of every layer with a down-projection, measured on this model; whole weights are read when None.
         share: of the key directions, those of the smallest eigenvalues of C that are read.
         gap, evenness: thresholds of the two readings.
-        runs: how many adjacent layers are read together; 1 is each layer alone and always read.
+        runs: how many adjacent layers are read together; 1 is each layer alone and always read, and a run of more than half the
+            layers is passed over.
 
     Raises:
         AnatomyError: fewer than two layers have a down-projection, so that no layer can be compared with others.
@@ -134,8 +135,10 @@ def scan(
     for name, value in (("gap", gap), ("evenness", evenness)):
         if not value > 0:
             raise SettingError(f"The threshold {name} of a scan must be above 0, got {value}.")
-    if any(length < 1 for length in runs):
-        raise SettingError(f"The runs of layers that a scan reads have one layer or more, got {min(runs)}.")
+    if not isinstance(runs, Sequence) or not all(type(length) is int and length >= 1 for length in runs):
+        raise SettingError(
+            f"The runs of a scan are lengths, whole numbers of 1 or more such as (1, 3, 5), got {runs!r}."
+        )
     parts = [(layer.index, layer.down) for layer in model.anatomy.layers if layer.down is not None]
     if len(parts) < 2:
         raise AnatomyError(
