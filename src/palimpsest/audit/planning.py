@@ -2,8 +2,10 @@
 
 Cost is counted per unit by each experiment (`Experiment.seconds`, from forward passes timed on this machine). What an audit does
 beside its experiments is counted too: asking which facts are known, choosing the place, and the untrained model of the null audit.
-Where the sum is more than the minutes there are, the most expensive experiments give up facts first, down to a least number each;
-what was given up is said in the plan, in the report, and in the n of every estimate.
+Where the sum is more than the minutes there are, experiments give up facts, down to a least number each, so that n_i sqrt(c_i)
+comes out alike for all, with n_i facts that cost c_i each: that makes the sum of 1 / n_i, and so of the squared widths of their
+intervals, least for the minutes there are (Neyman 1934). What was given up is said in the plan, in the report, and in the n of
+every estimate.
 """
 
 from collections.abc import Container, Mapping, Sequence
@@ -17,7 +19,7 @@ from palimpsest.audit.setting import Setting
 LAYERS = 10  # centres of windows, about; every layer where there are no more than a few above
 ALL_UP_TO = 12
 LEAST_UNITS = {"smoke": 6, "standard": 30, "full": 30}  # an experiment is not cut below so many
-STEP = 0.8  # what is left of the dearest experiment's units in each round of cutting
+STEP = 0.9  # what is left of an experiment's units in each round of cutting
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,8 @@ def _cut(steps: Sequence[Step], minutes: float | None, least: int) -> list[Step]
         able = [step for step in found if step.units > least]
         if not able:
             break
-        dearest = max(able, key=lambda step: step.minutes)
-        fewer = max(least, int(dearest.units * STEP))
-        found[found.index(dearest)] = replace(dearest, units=fewer)
+        most = max(able, key=lambda step: step.units * step.seconds**0.5)
+        found[found.index(most)] = replace(most, units=max(least, int(most.units * STEP)))
     return found
 
 

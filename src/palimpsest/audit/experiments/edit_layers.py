@@ -70,7 +70,8 @@ class EditLayers:
         """A value search a layer, and a run of all windows."""
         layers = len(edited_layers(bench.setting))
         rows = layers * (bench.setting.place.window + 1)
-        return bench.seconds_a_pass * (layers * (SEARCH_PASSES + 1) + 1 + rows / 4)
+        search = SEARCH_PASSES * 2 / 3  # a search runs the layers above its own; measured over all layers of smollm2
+        return bench.seconds_a_pass * (layers * (search + 1) + 1 + rows / 4)
 
     def measure(self, bench: Bench, unit: str) -> Row:
         """Success of the edit and of a random value at each layer; lesions of each window, whole and without each member."""
