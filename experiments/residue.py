@@ -6,8 +6,8 @@
 
 A job is a model, a method and how many facts each edit writes. The facts are the same in all jobs of a model, drawn relation by
 relation; never-known facts (persons no model of the world has read; shipped facts that smollm2 does not know) are edited in the
-same way, in edits of their own. Controls are subjects of the relation that no edit writes. What was read of the unedited model is
-read once and taken over.
+same way, in edits of their own. Controls are subjects of the relation that no edit writes. What was read of the unedited model and
+the values that a search found are kept in results/residue/kept/ as long as jobs are missing, which take them over.
 
 Readouts are of two kinds: lenses, heads and first wordings may have been optimised against (`overwrite` minimises its own residue map);
 judges (unseen wordings, probes, attacks, sampling, relearning) were seen by no editor. Beside the residue stand ES, PS and NS of the
@@ -39,7 +39,7 @@ from palimpsest.statistics import cluster_bootstrap
 from palimpsest.world import Corpus, made_world, newcomers
 
 ROOT = Path(__file__).parents[1]
-RESULTS, RUNS = ROOT / "results" / "residue", ROOT / "run" / "residue"
+RESULTS, TRIAL = ROOT / "results" / "residue", ROOT / "run" / "residue-trial"
 METHODS: dict[str, dict[str, Any]] = {
     "rome": {"method": "rome"},
     "memit": {"method": "memit"},
@@ -160,8 +160,8 @@ class Experiment:
         self.data: World | SmolLM2 = World() if name == "world" else SmolLM2(self.model)
         self.facts = self.data.facts[:6] if trial else self.data.facts
         self.unknown = self.data.unknown[:6] if trial else self.data.unknown
-        self.results = RUNS.with_name("residue-trial") if trial else RESULTS
-        self.kept = (RUNS.with_name("residue-trial") if trial else RUNS) / f"{name}-unedited.npz"
+        self.results = TRIAL if trial else RESULTS
+        self.kept = self.results / "kept" / f"{name}-unedited.npz"
 
     def unedited(self) -> Residue:
         """What is read of the model itself: once, and kept beside the runs."""
@@ -171,7 +171,7 @@ class Experiment:
         self.kept.parent.mkdir(parents=True, exist_ok=True)
         columns = json.dumps([[c.readout, c.path, c.layer, c.head] for c in found.columns])
         scratch = self.kept.with_name(f"partial-{self.kept.name}")
-        np.savez(scratch, columns=np.array(columns), before=found.before, **found.standing)
+        np.savez_compressed(scratch, columns=np.array(columns), before=found.before, **found.standing)
         scratch.rename(self.kept)
         self._store("none", found, counterfact_scores(self.model, list(found.facts)), 0.0, {})
         return found
@@ -192,7 +192,9 @@ class Experiment:
             return
         before, began = self.unedited(), time.monotonic()
         settings = dict(METHODS[method])
-        prepared = editor(self.model, settings.pop("method"), resume=RUNS / "values" / self.data.name, **settings)
+        prepared = editor(
+            self.model, settings.pop("method"), resume=self.kept.with_name(f"{self.data.name}-values"), **settings
+        )
         edits, unknown = self._edits(prepared, self.facts, size), self._edits(prepared, self.unknown, size)
         written = time.monotonic() - began
         print(f"  {len(self.facts) + len(self.unknown)} facts written in {written:.0f} s", flush=True)
