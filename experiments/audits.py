@@ -4,13 +4,12 @@
     palimpsest audit smollm2 --size standard --minutes 120 --out run/audits/smollm2    # resumable
     python experiments/audits.py                                                       # docs/audits/
 
-Of each audit that has ended `docs/audits/` keeps the page, as it is, and the evidence without the numbers behind its figures, and
-`results/audits/` its section of the page over them, with the criteria of all readings side by side: so that one audit can be run
-again where the other's folder is not.
+Of each audit that has ended `docs/audits/` keeps the page, its folder named as above, and the evidence without the numbers behind
+its figures, and `results/audits/` its section of the page over them, with the criteria of all readings side by side: so that one
+audit can be run again where the other's folder is not.
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,9 @@ def keep(model: str, found: dict[str, Any]) -> None:
     """The page and the evidence of an audit below `docs/audits/`, and its section of the page over them."""
     folder = KEPT / model
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(AUDITS / model / "report.html", folder / "report.html")
+    page = (AUDITS / model / "report.html").read_text("utf-8")
+    page = page.replace(str(AUDITS), "run/audits")  # no path of the machine it was made on
+    atomic_write(folder / "report.html", page)
     lines = [
         json.dumps({name: value for name, value in one.items() if name not in LEFT_OUT}, ensure_ascii=False)
         for one in found["evidence"]

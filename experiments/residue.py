@@ -164,7 +164,7 @@ class Experiment:
         self.kept = self.results / "kept" / f"{name}-unedited.npz"
 
     def unedited(self) -> Residue:
-        """What is read of the model itself: once, and kept beside the runs."""
+        """What is read of the model itself: once, and kept with the results."""
         if self.kept.is_file():
             return self._again()
         found = self._read(None, None, None)

@@ -23,7 +23,7 @@ TRIED = {
     "world": "Tried before, on these facts: a moment weight of 1000 took the old answer further away and cost a tenth of NS; the weight was "
     "then chosen like MEMIT's, on other facts and for single edits ([editing the made world](editing-world.md)): 4000. For a hundred facts an edit it was not chosen anew. PS is over all "
     "paraphrases of a record, the first of which `overwrite` is given; unseen wordings, among the judges, are never those.",
-    "smollm2": "Half as many facts as on `world`, and no control task of the probes: to write a fact and to read what is left of it takes some ten CPU-seconds. "
+    "smollm2": "Half as many facts as on `world`, and no control task of the probes, for a fact takes so much longer here. "
     "`overwrite` has MEMIT's settings here, chosen on other facts; nothing of it was tuned on smollm2.",
 }
 COMMAND = "python experiments/residue.py run world smollm2 && python experiments/residue.py page"

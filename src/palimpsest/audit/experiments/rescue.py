@@ -23,7 +23,7 @@ from palimpsest.audit.bench import Bench
 from palimpsest.audit.evidence import Control, Evidence
 from palimpsest.audit.experiment import Row, Rows
 from palimpsest.audit.experiments.edit_layers import token_of
-from palimpsest.audit.experiments.edit_reading import SEARCH_PASSES
+from palimpsest.audit.experiments.edit_reading import SEARCH_PASSES, search_passes
 from palimpsest.audit.experiments.over_facts import clusters_of_rows, column
 from palimpsest.audit.experiments.roles import rounded
 from palimpsest.audit.setting import Setting
@@ -49,7 +49,7 @@ class Rescue:
 
     def seconds(self, bench: Bench) -> float:
         """A short prompt once a layer, and half a value search: where a plan is cut, others edit about half of these facts."""
-        return bench.seconds_a_pass * (SEARCH_PASSES / 2 + 3 + len(bench.setting.layers) / 4)
+        return bench.seconds_a_pass * (max(search_passes(bench), SEARCH_PASSES / 2) + 3 + len(bench.setting.layers) / 4)
 
     def measure(self, bench: Bench, unit: str) -> Row:
         """m before the edit, with it, with each layer's output put back, and how much is left when the edit is taken back.

@@ -18,16 +18,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from palimpsest.edit.artefact import Edit
 from palimpsest.edit.memories.in_context import InContext, InContextSettings
-from palimpsest.edit.memories.retrieve import Encoder
 from palimpsest.edit.memories.scope import THRESHOLD, Scope, fitted
 from palimpsest.edit.memories.scoped import Scoped
 from palimpsest.edit.memories.texts import Texts
 from palimpsest.errors import SettingError
 from palimpsest.facts import Fact, read_facts
 from palimpsest.model import Model
-from palimpsest.runs import Progress
 
 EXAMPLES = 96  # of the shipped facts, where none are given: every so many
 
@@ -46,8 +43,8 @@ class Serac(InContext):
     Args:
         examples: facts with paraphrases and neighbours that the scope is learned of, once, when the first fact is written; 96
             shipped ones when None. Of given ones none may be edited; of shipped ones `edit.notes["examples_edited"]` names those
-            whose subject is. Not read where `memory` is given.
-        model, preset, memory, demonstrations, encoder, progress, settings: as for `InContext`.
+            whose subject is. Not read where `memory` is given, whose scope and notes a grown memory keeps.
+        model, given: as for `InContext`: preset, memory, demonstrations, encoder, progress and the settings.
 
     `edit.notes["scope"]` says how the scope does on examples that it was not learned of.
 
@@ -61,27 +58,8 @@ class Serac(InContext):
     without_encoder: ClassVar[str] = "keys"
     kind: ClassVar[type[Texts]] = Scoped
 
-    def __init__(
-        self,
-        model: Model,
-        *,
-        preset: str = "fixed",
-        memory: Edit | None = None,
-        examples: Sequence[Fact] | None = None,
-        demonstrations: Sequence[Fact] = (),
-        encoder: Encoder | None = None,
-        progress: Progress | None = None,
-        **settings: Any,
-    ) -> None:
-        super().__init__(
-            model,
-            preset=preset,
-            memory=memory,
-            demonstrations=demonstrations,
-            encoder=encoder,
-            progress=progress,
-            **settings,
-        )
+    def __init__(self, model: Model, *, examples: Sequence[Fact] | None = None, **given: Any) -> None:
+        super().__init__(model, **given)
         self.given_examples = None if examples is None else tuple(examples)
 
     @property
