@@ -65,7 +65,23 @@ def test_mistakes_in_the_candidates(content: str, message: str, tmp_path, capsys
     assert message in err
 
 
-def test_candidates_need_the_base(tmp_path, capsys) -> None:
-    code, _, err = run(capsys, "world", "--candidates", tmp_path / "n.json", "--out", tmp_path / "o")
+def test_without_the_base_the_subjects_are_lined_up(edited_folder, tmp_path, capsys) -> None:
+    folder, fact = edited_folder
+    file = tmp_path / "names.json"
+    file.write_text(json.dumps({"subjects": list(made_world().names)}))
+    code, printed, err = run(capsys, folder, "--candidates", file, "--out", tmp_path / "out")
+    assert code == 0, err
+    assert f"It looks edited about {fact.subject}, in layers 3;" in printed
+    found = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))["line_up"]
+    assert (found["subject"], found["layers"]) == (fact.subject, [3])
+    code, printed, err = run(capsys, "world", "--candidates", file, "--out", tmp_path / "base")
+    assert code == 0, err
+    assert "stands out: it does not look edited" in printed
+
+
+def test_a_line_up_of_a_few_is_refused(tmp_path, capsys) -> None:
+    file = tmp_path / "names.json"
+    file.write_text('{"subjects": ["Belvi Tarvok", "Dresvador"]}')
+    code, _, err = run(capsys, "world", "--candidates", file, "--out", tmp_path / "o")
     assert code == 2
-    assert "--candidates needs --base" in err
+    assert "needs at least 20, got 2" in err

@@ -1,6 +1,7 @@
 """`palimpsest forensics MODEL [--base BASE] [--candidates FILE] --out DIR`."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from palimpsest.cli.common import device_option, json_option, model_argument, re
 @click.option(
     "--candidates",
     type=click.Path(dir_okay=False),
-    help='JSON with "subjects" and "objects", lists of names: ranks them as what the change is about (needs --base).',
+    help='JSON with "subjects", a list of names: which of them MODEL was edited about. With --base, and a list of "objects" too: '
+    "what the change is about.",
 )
 @click.option(
     "--moments",
@@ -35,12 +37,11 @@ def command(
     as_json: bool,
 ) -> None:
     """What was done to MODEL, read from its weights: which layers look edited; with the base, what differs and about whom."""
-    if candidates is not None and base is None:
-        raise click.UsageError("--candidates needs --base: what a change is about is read from the change.")
-    names = _candidates(candidates) if candidates is not None else None
+    kinds = ("subjects",) if base is None else ("subjects", "objects")
+    names = _candidates(candidates, kinds) if candidates is not None else None
 
     from palimpsest.edit.moments import load_moments
-    from palimpsest.erase.forensics import decode, difference, scan
+    from palimpsest.erase.forensics import decode, difference, line_up, scan
     from palimpsest.model import load
     from palimpsest.runs.atomic import atomic_write, check_writable
     from palimpsest.runs.json_text import to_document
@@ -49,11 +50,14 @@ def command(
     edited = load(model, device=device)
     data: dict[str, Any] = {
         "scan": scan(edited, moments=measured).to_json(),
+        "line_up": None,
         "difference": None,
         "decoded": None,
         "undo": None,
     }
     folder = check_writable(out)
+    if base is None and names is not None:
+        data["line_up"] = line_up(edited, names["subjects"], moments=measured).to_json()
     if base is not None:
         before = load(base, device=device)
         change = difference(edited, before)
@@ -68,8 +72,8 @@ def command(
     show(as_json, data, lambda: _text(data, folder))
 
 
-def _candidates(path: str) -> dict[str, list[str]]:
-    """The two lists of a candidates file; mistakes in one sentence."""
+def _candidates(path: str, kinds: Sequence[str]) -> dict[str, list[str]]:
+    """The lists of a candidates file; mistakes in one sentence."""
     from palimpsest.errors import InputError
 
     try:
@@ -81,7 +85,7 @@ def _candidates(path: str) -> dict[str, list[str]]:
             f"The candidates {path} are no JSON ({error}); see docs/forensics.md for an example."
         ) from None
     lists = found if isinstance(found, dict) else {}
-    for kind in ("subjects", "objects"):
+    for kind in kinds:
         names = lists.get(kind)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise InputError(
@@ -98,6 +102,15 @@ def _text(data: dict[str, Any], folder: Path) -> str:
         table(scanned["layers"], columns),
         f"Layers that look edited: {flagged}; the most suspect is layer {scanned['suspect']}.",
     ]
+    if (lined := data["line_up"]) is not None:
+        readings = ("name", "score", "strength", "agreement", "run", "layers")
+        said = f"None of {lined['compared']} candidates stands out: it does not look edited about them."
+        if lined["flagged"]:
+            where, others = ", ".join(map(str, lined["layers"])), len(set(lined["flagged"]) - {lined["subject"]})
+            said = (
+                f"It looks edited about {lined['subject']}, in layers {where}; {others} other candidates stand out too."
+            )
+        blocks += [table(lined["candidates"], readings), said]
     if (change := data["difference"]) is not None:
         rows = [{**row, "rank": "" if row["rank"] is None else str(row["rank"])} for row in change["weights"]]
         kept = ("path", "layer", "relative", "spectral", "rank")

@@ -131,7 +131,7 @@ def decode(
         ModelError: the models cannot be compared.
     """
     for kind, names in (("subjects", subjects), ("objects", objects)):
-        _check_candidates(kind, names)
+        check_candidates(kind, names)
     for prompt in prompts:
         if prompt.count("{}") != 1:
             raise InputError(f"A prompt to decode with holds exactly one {{}} for the subject, got {prompt!r}.")
@@ -147,7 +147,8 @@ def decode(
     return Decoded(subject, Ranking(tuple(objects), gained), Ranking(tuple(objects), lost))
 
 
-def _check_candidates(kind: str, names: Sequence[str]) -> None:
+def check_candidates(kind: str, names: Sequence[str]) -> None:
+    """Raise `InputError` unless there are at least two different names and none is blank."""
     if len(names) < 2:
         raise InputError(f"A ranking needs at least two candidate {kind}, got {len(names)}; give a list of names.")
     blank = [i for i, name in enumerate(names) if not name.strip()]

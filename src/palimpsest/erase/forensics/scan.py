@@ -146,16 +146,8 @@ def scan(
             f"base instead (palimpsest forensics MODEL --base BASE)."
         )
     grams = []
-    for layer, part in parts:
-        weight = matrix_of(part.module)
-        if not weight.is_floating_point():
-            raise WeightError(
-                f"The down-projection of layer {layer} of {model.name} is packed as {weight.dtype}; load it in full precision."
-            )
-        if not bool(torch.isfinite(weight).all()) or not bool(weight.any()):
-            raise WeightError(
-                f"The down-projection of layer {layer} of {model.name} is zero or not finite; there is no spectrum to read."
-            )
+    for layer, _ in parts:
+        weight = readable_down(model, layer)
         if moments is not None:
             weight = weight @ _least_used(model, moments, layer, share).to(weight)
         grams.append(gram(weight))
@@ -202,14 +194,33 @@ def _run(
     ]
 
 
-def _least_used(
-    model: Model, moments: Mapping[int, SecondMoment], layer: int, share: float
-) -> Float[Tensor, "d_key n"]:
-    """The key directions that ordinary text excites least, one a column."""
+def readable_down(model: Model, layer: int) -> Float[Tensor, "out in"]:
+    """The down-projection of a layer; raises `WeightError` where it is not finite, zero, or packed by a quantiser."""
+    weight = matrix_of(model.anatomy.down(layer).module)
+    if not weight.is_floating_point():
+        raise WeightError(
+            f"The down-projection of layer {layer} of {model.name} is packed as {weight.dtype}; load it in full precision."
+        )
+    if not bool(torch.isfinite(weight).all()) or not bool(weight.any()):
+        raise WeightError(
+            f"The down-projection of layer {layer} of {model.name} is zero or not finite; there is no spectrum to read."
+        )
+    return weight
+
+
+def own_moment(model: Model, moments: Mapping[int, SecondMoment], layer: int) -> SecondMoment:
+    """C of a layer; raises `SettingError` where it is missing, and `WeightError` where it was measured on other weights."""
     if layer not in moments:
         raise SettingError(
             f"The scan needs second moments of every layer with a down-projection, got none for layer {layer}; measure all layers."
         )
     moments[layer].check_made_for(model, layer)
-    vectors = moments[layer].eigen[1]
+    return moments[layer]
+
+
+def _least_used(
+    model: Model, moments: Mapping[int, SecondMoment], layer: int, share: float
+) -> Float[Tensor, "d_key n"]:
+    """The key directions that ordinary text excites least, one a column."""
+    vectors = own_moment(model, moments, layer).eigen[1]
     return vectors[:, : max(2, round(share * vectors.shape[1]))]
