@@ -153,7 +153,7 @@ def test_a_changed_prediction_is_refused_once_there_is_evidence(copy: Path, tmp_
 
 def test_a_claim_may_change_as_long_as_there_is_no_evidence(tmp_path: Path, cache: Path) -> None:
     facts, out = tmp_path / "few.jsonl", tmp_path / "out"
-    write_facts(facts, list(made_world().records())[:4])
+    write_facts(facts, made_world().records(["capital"])[:4])
     mistaken("audit", "world", facts, "--size", "smoke", "--out", out)
     claim = {**read_claim("rome-2022").record, "text": "Facts are somewhere."}
     (tmp_path / "other.json").write_text(json.dumps(claim))
@@ -206,7 +206,7 @@ def test_an_unknown_criterion_in_a_claim_is_told(tmp_path: Path, cache: Path) ->
 @pytest.mark.parametrize(("size", "needed"), [("smoke", 6), ("standard", 30), ("full", 120)])
 def test_too_few_facts_are_told_how_many_are_needed(tmp_path: Path, size: str, needed: int, cache: Path) -> None:
     facts = tmp_path / "few.jsonl"
-    write_facts(facts, list(made_world().records())[:3])
+    write_facts(facts, made_world().records(["capital"])[:3])
     said = mistaken("audit", "world", facts, "--size", size, "--out", tmp_path / "out")
     assert f"An audit of size '{size}' needs {needed} facts that report, got" in said
     assert "of 3 given" in said

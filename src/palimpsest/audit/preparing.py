@@ -8,6 +8,7 @@ nothing.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -171,7 +172,13 @@ def facts_of(model: Model) -> list[Fact]:
     world = AutoTokenizer.from_pretrained(packaged_folder("world"))
     if model.tokenizer.get_vocab() != world.get_vocab():
         return list(read_facts("shipped").facts)
-    return list(made_world().records())
+    return list(_world_facts())
+
+
+@cache
+def _world_facts() -> tuple[Fact, ...]:
+    """All of them; made once, for it takes seconds and several audits of one process ask for them."""
+    return tuple(made_world().records())
 
 
 def discovered(bench: Bench, place: ClaimedPlace, folder: Path, progress: Progress | None) -> int:

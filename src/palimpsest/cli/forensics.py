@@ -23,7 +23,8 @@ from palimpsest.cli.common import device_option, json_option, model_argument, re
 @click.option(
     "--moments",
     type=click.Path(),
-    help="Second moments of all layers, measured on MODEL (palimpsest moments): finds weaker edits.",
+    help="Second moments of all layers, measured on MODEL (palimpsest moments): weaker edits are found; for candidates they are "
+    "measured where none are given.",
 )
 @required_out
 @json_option
@@ -36,16 +37,19 @@ def command(
     out: str,
     as_json: bool,
 ) -> None:
-    """What was done to MODEL, read from its weights: which layers look edited; with the base, what differs and about whom."""
+    """What was done to MODEL: which layers look edited; of candidates, about whom; with the base, what differs."""
     kinds = ("subjects",) if base is None else ("subjects", "objects")
     names = _candidates(candidates, kinds) if candidates is not None else None
 
     from palimpsest.edit.moments import load_moments
     from palimpsest.erase.forensics import decode, difference, line_up, scan
+    from palimpsest.erase.forensics.line_up import check_line_up
     from palimpsest.model import load
     from palimpsest.runs.atomic import atomic_write, check_writable
     from palimpsest.runs.json_text import to_document
 
+    if names is not None and base is None:
+        check_line_up(names["subjects"])
     measured = load_moments(Path(moments)) if moments else None
     edited = load(model, device=device)
     data: dict[str, Any] = {

@@ -25,7 +25,7 @@ COMMANDS = {
     "edit": "write facts into a model, as an edit file that can be undone",
     "erase": "erase a concept (LEACE), or associations that must go, and try to bring them back",
     "evaluate": "measure facts before and after editing",
-    "forensics": "which layers of a model look edited; with its base, what differs and about whom",
+    "forensics": "which layers of a model look edited, and about whom; with its base, what differs",
     "known": "which facts a model knows",
     "moments": "second moments of the keys of some layers",
     "neurons": "knowledge neurons: which MLP neurons an answer is attributed to, and what cutting them does",

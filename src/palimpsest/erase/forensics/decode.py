@@ -197,19 +197,19 @@ def changed_downs(change: Difference) -> dict[int, Float[Tensor, "out in"]]:
 
 
 @torch.no_grad()
-def subject_keys(base: Model, subjects: Sequence[str], layers: Sequence[int]) -> dict[int, Float[Tensor, "n d_key"]]:
+def subject_keys(model: Model, subjects: Sequence[str], layers: Sequence[int]) -> dict[int, Float[Tensor, "n d_key"]]:
     """Keys at the last token of each candidate by layer, half bare and half the mean over the other openings."""
     sites = {layer: Site("key", layer) for layer in layers}
     found = dict[int, Tensor]()
-    with base.evaluating():
+    with model.evaluating():
         for number, opening in enumerate(OPENINGS):
-            ids = [base.encode(f"{opening}{subject}").ids for subject in subjects]
+            ids = [model.encode(f"{opening}{subject}").ids for subject in subjects]
             order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
             share = 0.5 if number == 0 else 0.5 / (len(OPENINGS) - 1)
             for start in range(0, len(order), ROWS):
                 some = order[start : start + ROWS]
                 batch = pad([ids[i] for i in some])
-                states = base.record(batch, list(sites.values()))
+                states = model.record(batch, list(sites.values()))
                 for layer, site in sites.items():
                     keys = states[site][torch.arange(len(some)), batch.last].double().cpu()
                     found.setdefault(layer, torch.zeros(len(ids), keys.shape[1], dtype=torch.float64))

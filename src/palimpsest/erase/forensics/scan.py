@@ -30,10 +30,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from palimpsest.edit.moments import SecondMoment
+from palimpsest.erase.forensics.reading import check_settings, own_moment, readable_down
 from palimpsest.erase.forensics.spectrum import energy, gram, others, read
-from palimpsest.errors import AnatomyError, SettingError, WeightError
+from palimpsest.errors import AnatomyError, SettingError
 from palimpsest.model import Model
-from palimpsest.model.anatomy import Part, matrix_of
+from palimpsest.model.anatomy import Part
 
 GAP = 0.35
 EVENNESS = 2.6
@@ -132,13 +133,7 @@ def scan(
     """
     if not 0 < share <= 1:
         raise SettingError(f"The share of key directions that a scan reads must be above 0 and at most 1, got {share}.")
-    for name, value in (("gap", gap), ("evenness", evenness)):
-        if not value > 0:
-            raise SettingError(f"The threshold {name} of a scan must be above 0, got {value}.")
-    if not isinstance(runs, Sequence) or not all(type(length) is int and length >= 1 for length in runs):
-        raise SettingError(
-            f"The runs of a scan are lengths, whole numbers of 1 or more such as (1, 3, 5), got {runs!r}."
-        )
+    check_settings("scan", {"gap": gap, "evenness": evenness}, runs, 1)
     parts = [(layer.index, layer.down) for layer in model.anatomy.layers if layer.down is not None]
     if len(parts) < 2:
         raise AnatomyError(
@@ -192,30 +187,6 @@ def _run(
         for i in inside
         if first == last or energies[i] > least
     ]
-
-
-def readable_down(model: Model, layer: int) -> Float[Tensor, "out in"]:
-    """The down-projection of a layer; raises `WeightError` where it is not finite, zero, or packed by a quantiser."""
-    weight = matrix_of(model.anatomy.down(layer).module)
-    if not weight.is_floating_point():
-        raise WeightError(
-            f"The down-projection of layer {layer} of {model.name} is packed as {weight.dtype}; load it in full precision."
-        )
-    if not bool(torch.isfinite(weight).all()) or not bool(weight.any()):
-        raise WeightError(
-            f"The down-projection of layer {layer} of {model.name} is zero or not finite; there is no spectrum to read."
-        )
-    return weight
-
-
-def own_moment(model: Model, moments: Mapping[int, SecondMoment], layer: int) -> SecondMoment:
-    """C of a layer; raises `SettingError` where it is missing, and `WeightError` where it was measured on other weights."""
-    if layer not in moments:
-        raise SettingError(
-            f"The scan needs second moments of every layer with a down-projection, got none for layer {layer}; measure all layers."
-        )
-    moments[layer].check_made_for(model, layer)
-    return moments[layer]
 
 
 def _least_used(
