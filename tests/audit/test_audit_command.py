@@ -35,7 +35,7 @@ READINGS = {
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    """The folder of an audit of the made world's model, all of it; in a process without the tests' checks of shapes, which are slow."""
+    """The folder of an audit of the made world's model, all of it; in a process without the tests' slow checks of shapes."""
     folder = tmp_path_factory.mktemp("audits") / "smoke"
     command = [sys.executable, "-m", "palimpsest.cli.main", *SMOKE, "--out", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
