@@ -6,10 +6,10 @@
 
 The models, edits and copies are those of `forensics.py`. Moments are the edited model's own, measured anew for every edit, as they would
 be by one who has that model alone. Candidates are all names of the world or all subjects of the shipped facts; for edits at the last token,
-the prompts of the facts that are edited here.
+the prompts of all known facts.
 
 The thresholds of `line_up` were set after looking at the known facts number 50 to 59 of the world, in each of the four ways, at the first three
-of smollm2, and at one unedited copy of either: those facts are none of these.
+of smollm2, and at one unedited copy of either. Those facts are not edited here; those copies, number 0, are among the copies.
 """
 
 import json
@@ -125,8 +125,18 @@ def write_page() -> None:
     for name, study in studies().items():
         tables = [edits_table(name, study), *copies_table(name, study)]
         if any(kept_rows(name, what) for what in (*study.methods, *study.copies)):
-            parts += [f"## {name}", *tables]
+            parts += [f"## {name}", *missing(name, study), *tables]
     atomic_write(PAGE, "\n\n".join(parts) + "\n")
+
+
+def missing(name: str, study: Study) -> list[str]:
+    """What of the plan is not measured yet."""
+    edits = EDITS[name].stop - EDITS[name].start
+    planned = dict.fromkeys(study.methods, edits)
+    planned |= {COPIES[kind]: len(range(0, count, EVERY[name])) for kind, (count, _) in study.copies.items()}
+    there = {COPIES.get(what, what): len(kept_rows(name, what)) for what in (*study.methods, *study.copies)}
+    left = [f"{planned[what] - n} of {planned[what]} of {what}" for what, n in there.items() if n < planned[what]]
+    return [f"Not measured yet: {', '.join(left)}."] if left else []
 
 
 def edits_table(name: str, study: Study) -> str:
@@ -189,8 +199,8 @@ edits in [forensics, measured](forensics-measured.md). One fact an edit. The edi
 names of the made world, or all subjects of the shipped facts; for edits at the last token, the prompts of facts that the model knows, the
 edited ones among them. Second moments are the edited model's own, measured anew for every edit; the seconds are a processor's, with that and
 with making the edit. Thresholds are the library's ({STRENGTH:g} of the strength, {AGREEMENT:g} of the agreement, {ALONG:g} along the
-direction). They were set after looking at ten facts of the world, three of smollm2 and an unedited copy of either; these facts are not among
-those here. Edits that write nothing, as the model's first choice was the new answer already, are left out. Intervals are Wilson's or, where
+direction). They were set after looking at edits of ten facts of the world and three of smollm2, which are not edited here, and at an unedited
+copy of either, which is among the copies. Edits that write nothing, as the model's first choice was the new answer already, are left out. Intervals are Wilson's or, where
 none or all count, the rule of three; 95 %. Asked for is the layer in {NEEDED:.0%} of the edits.
 
 Copies are every second of those of the world in [forensics, measured](forensics-measured.md), and every third of smollm2's, with subjects as

@@ -128,7 +128,7 @@ def compared(there: list[str]) -> dict[str, Any]:
     """Each learned editor and its random twin beside `BASELINE`: paired differences in what the bar is about."""
     scores = {name: FOLDER / "scores" / name for name in METHODS if name in there}
     found: dict[str, Any] = {}
-    for name in scores.keys() - {BASELINE} if BASELINE in scores else ():
+    for name in (name for name in scores if name != BASELINE and BASELINE in scores):
         comparison = compare(scores[name], scores[BASELINE])
         found[name] = {metric: plain(comparison[metric].to_json()) for metric in BAR}
     return found
