@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from all_methods import MANY, MEASURED, PARTS, RESULTS, RETAINED, SINGLE, SUITES, WAYS, file_of  # beside this file
+from all_methods import MEASURED, PARTS, RESULTS, RETAINED, SINGLE, SUITES, WAYS, file_of  # beside this file
 from pages import cell, table
 from palimpsest.runs import atomic_write
 from palimpsest.statistics import Estimate, clustered_proportion
@@ -33,14 +33,14 @@ CALLED = {
     "zsre_efficacy": "reliability",
     "zsre_gen_efficacy": "written freely",
 }
-AGES = 50  # edits after a fact's own that one point of the retention curve takes together
+AGES = {"100": 50, "1000": 200}  # edits after a fact's own that one point of the retention curve takes together
 DASHES = ("-", "--", ":")
 INTRO = f"""Made by
 
     PALIMPSEST_RECORDS=... python experiments/all_methods.py run && python experiments/all_methods.py page
 
 Single edits are made one record at a time and undone, on the first {SINGLE} records of each data set. Sequences are measured on the last model only: all of 10 facts, and of
-about {MANY} edits {MEASURED} at even distances. Rows with another n say so; a method that is missing from a table is named below it. Brackets: 95 % intervals that resample relations
+longer ones facts at even distances, {MEASURED["counterfact"]} on CounterFact and {MEASURED["zsre"]} on zsRE. Rows with another n say so; a method that is missing from a table is named below it. Brackets: 95 % intervals that resample relations
 and, within them, subjects; CounterFact's flat file names no relations. With {SINGLE} records, or 10, they are wide, and a difference inside them says nothing; where all
 records agree they have no width, and the rule of three still allows another value in up to 3 / n of all records.
 
@@ -102,50 +102,50 @@ def costs(data: str, part: str) -> str:
     )
 
 
-def ages(job: dict[str, Any], metric: str) -> list[Estimate]:
+def ages(job: dict[str, Any], metric: str, width: int) -> list[Estimate]:
     """The mean of a metric over the facts of each age, the youngest first; every fact is a record of its own."""
     told = job["retention"]
     found = []
-    for first in range(0, job["facts"], AGES):
+    for first in range(0, job["facts"], width):
         some = [
-            v for a, v in zip(told["after"], told[metric], strict=True) if first <= a < first + AGES and v is not None
+            v for a, v in zip(told["after"], told[metric], strict=True) if first <= a < first + width and v is not None
         ]
         found.append(clustered_proportion([float(v) for v in some], range(len(some))))
     return found
 
 
-def retention(data: str) -> str:
+def retention(data: str, part: str) -> str:
     """What is left on the last model, by how many edits came after a fact's own."""
-    jobs = stored(data, str(MANY))
+    jobs, width = stored(data, part), AGES[part]
     if not jobs:
         return ""
     most = max(job["facts"] for job in jobs.values())
-    spans = [f"{first} to {min(first + AGES, most) - 1} after" for first in range(0, most, AGES)]
+    spans = [f"{first} to {min(first + width, most) - 1} after" for first in range(0, most, width)]
     parts = [f"### What is left of a fact, by how many edits came after its own ({most} edits)"]
     for metric in RETAINED[data]:
-        rows = [[name, *(cell(one.to_json(), 2) for one in ages(job, metric))] for name, job in jobs.items()]
+        rows = [[name, *(cell(one.to_json(), 2) for one in ages(job, metric, width))] for name, job in jobs.items()]
         parts.append(f"{CALLED[metric]}:\n\n{table(['method', *spans], rows)}")
     return "\n\n".join(parts)
 
 
-def figure(sets: Sequence[str]) -> str:
-    """One panel a data set, a line a method: the first retained metric by age."""
+def figure(panels: Sequence[tuple[str, str]]) -> str:
+    """One panel a data set and length of sequence, a line a method: the first retained metric by age."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         print("no figure: plotting needs matplotlib")
     else:
-        drawn = Figure(figsize=(4.5 * len(sets) + 2, 3.8), layout="constrained")
-        panels = drawn.subplots(1, len(sets), sharey=True, squeeze=False)[0]
+        drawn = Figure(figsize=(4.2 * len(panels) + 2, 3.8), layout="constrained")
         lines: dict[str, Any] = {}
-        for axes, data in zip(panels, sets, strict=True):
+        every = drawn.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (data, part) in zip(every, panels, strict=True):
             for i, name in enumerate(WAYS):
-                if name not in (jobs := stored(data, str(MANY))):
+                if name not in (jobs := stored(data, part)):
                     continue
-                means = [one.value for one in ages(jobs[name], RETAINED[data][0])]
-                at = [AGES * (age + 0.5) for age in range(len(means))]
+                means = [one.value for one in ages(jobs[name], RETAINED[data][0], AGES[part])]
+                at = [AGES[part] * (age + 0.5) for age in range(len(means))]
                 (lines[name],) = axes.plot(at, means, DASHES[i // 10], color=f"C{i % 10}", marker=".", linewidth=1.2)
-            axes.set_title(f"{data}: {CALLED[RETAINED[data][0]]} on the last model", fontsize=9)
+            axes.set_title(f"{data}, {part} edits: {CALLED[RETAINED[data][0]]} on the last model", fontsize=8)
             axes.set_xlabel("edits after the fact's own")
         drawn.legend(list(lines.values()), list(lines), loc="outside right upper", fontsize=7)
         FIGURE.parent.mkdir(parents=True, exist_ok=True)
@@ -156,10 +156,11 @@ def figure(sets: Sequence[str]) -> str:
 def write() -> None:
     """The page, from what is there."""
     parts = [f"# Every way to change a fact, on smollm2\n\n{INTRO}"]
-    if sets := [data for data in SUITES if stored(data, str(MANY))]:
-        parts.append(figure(sets))
+    if panels := [(data, part) for data in SUITES for part in AGES if stored(data, part)]:
+        parts.append(figure(panels))
     for data in SUITES:
-        found = [*(scores(data, part) for part in PARTS), retention(data), costs(data, str(MANY))]
+        found = [scores(data, part) for part in PARTS]
+        found += [made(data, part) for part in AGES for made in (retention, costs)]
         if any(found):
             parts.append("\n\n".join([f"## {data}", *(text for text in found if text)]))
     atomic_write(PAGE, "\n\n".join(parts) + "\n")

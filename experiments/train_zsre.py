@@ -1,6 +1,7 @@
 """Train MEND and KE on smollm2 from zsRE questions, and judge them on 100 held-out questions beside FT-L.
 
     PALIMPSEST_RECORDS=... python experiments/train_zsre.py train [mend|ke] [--minutes N]   # resumable; run/train-zsre/
+    PALIMPSEST_RECORDS=... python experiments/train_zsre.py doses                           # resumable; MEND's edits made smaller, on validation questions
     PALIMPSEST_RECORDS=... python experiments/train_zsre.py run                             # resumable; results/train-zsre.json
     python experiments/train_zsre.py page                                                   # docs/train-zsre.md
 
@@ -8,6 +9,10 @@ The training file's questions train and validate; the evaluation file's judge, l
 with the last subjects of the training file, which are then not trained on. The bar: on the held-out questions generalisation (token accuracy after the rephrasing) above FT-L's, with a KL divergence on the unrelated question
 that is no worse. A rephrasing is what an editor is trained on and what FT-L never sees, and the unrelated questions of both
 files are of one kind: that is the advantage of a learned editor, and it is used here as published.
+
+How far an edit reaches beside its fact grows with its size, so `doses` also measures MEND's edits times a number below 1, on the
+questions that validated it. The largest of them whose KL is below FT-L's there, the upper end of the paired interval below 0, is judged
+on the held-out questions as a method of its own, beside the whole edit.
 
 A training may take --minutes (120 at most), over all its starts. What does not end before that is cut there: the steps a check point
 holds are all there are, and the editor is the best of their validations.
@@ -26,6 +31,8 @@ import torch
 import palimpsest as pal
 from pages import cell, table
 from palimpsest.edit.learned import Learned, train
+from palimpsest.edit.learned.examples import examples
+from palimpsest.edit.learned.settings import settings_from
 from palimpsest.evaluate.compare import compare
 from palimpsest.facts import Fact, read_facts
 from palimpsest.model import Model
@@ -46,8 +53,11 @@ BAR = {  # better than the baseline's, and no worse
     "far_kl": "KL on the unrelated question",
 }
 CHECKED_EVERY = 20  # steps between two looks at the clock
+SMALLER = "mend, smaller"  # its dose is the one that `doses` chose
+DOSES = (1.0, 0.8, 0.65, 0.5)
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "mend": ("mend", {"editor": FOLDER / "mend" / "editor.safetensors"}),
+    SMALLER: ("mend", {"editor": FOLDER / "mend" / "editor.safetensors"}),
     "ke": ("ke", {"editor": FOLDER / "ke" / "editor.safetensors"}),
     "random like mend": ("random", {"like": "mend", "editor": FOLDER / "mend" / "editor.safetensors"}),
     "ft-l": ("ft", {"preset": "ft-l"}),
@@ -101,10 +111,50 @@ def trained(model: Model, method: str, minutes: float, steps: int | None = None)
         print({name: value if value is None else round(value, 4) for name, value in entry.items()}, flush=True)
 
 
+def doses(model: Model) -> None:
+    """MEND's edits at every dose and FT-L's, on the questions that validated MEND; and the dose that is chosen."""
+    path = METHODS["mend"][1]["editor"]
+    learning = settings_from("mend", Learned.load(model, path).card["settings"]).learning
+    facts = examples(split()[0], learning).validation
+    found = stored()
+    runs: dict[str, tuple[str, float, dict[str, Any]]] = {BASELINE: ("ft", 1.0, METHODS[BASELINE][1])}
+    runs |= {f"{dose:g}": ("mend", dose, METHODS["mend"][1]) for dose in DOSES}
+    said: dict[str, Any] = found.setdefault("doses", {})
+    for name, (method, dose, settings) in runs.items():
+        folder = FOLDER / "doses" / name
+        if name not in said:
+            asks: dict[str, Any] = {"suite": "zsre+locality", "cache": FOLDER / "unedited-validation"}
+            scores = pal.evaluate(model, facts, method=method, dose=dose, out=folder, **asks, **settings)
+            post = {m: plain(e.to_json()) for m in SHOWN if (e := scores.estimate(m)) is not None}
+            said[name] = {"n": len(scores.measured), "failed": len(scores.failed), "post": post}
+            if name != BASELINE:
+                comparison = compare(folder, FOLDER / "doses" / BASELINE)
+                said[name]["compared"] = {metric: plain(comparison[metric].to_json()) for metric in BAR}
+            atomic_write(RESULTS, json.dumps(found, indent=1) + "\n")
+            print(name, {m: round(e["value"], 3) for m, e in post.items()}, flush=True)
+    print(f"chosen: {chosen(said)}", flush=True)
+
+
+def chosen(said: dict[str, Any]) -> float | None:
+    """The largest dose whose KL is below FT-L's on the validation questions, its whole interval; None where there is none."""
+    below = [
+        float(name)
+        for name, one in said.items()
+        if name != BASELINE and one["compared"]["far_kl"]["difference"]["high"] < 0
+    ]
+    return max(below, default=None)
+
+
+def stored() -> dict[str, Any]:
+    """What is measured."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    return found
+
+
 def run(model: Model) -> None:
     """Every method that is missing and can be had, one edit a question, each undone; and the curves of learning."""
-    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    held = split()[1]
+    found, held = stored(), split()[1]
+    dose = chosen(found.get("doses", {}))
     for name in SETTINGS:
         folder = FOLDER / name
         if (folder / "editor.safetensors").is_file():
@@ -112,9 +162,10 @@ def run(model: Model) -> None:
             kept = {key: card[key] for key in ("history", "unedited", "records", "settings")}
             found[f"training {name}"] = {**kept, "minutes": round(minutes, 1)}
     for name, (method, settings) in METHODS.items():
-        if name in found or not Path(settings.get("editor", __file__)).is_file():
+        if name in found or not Path(settings.get("editor", __file__)).is_file() or (name == SMALLER and dose is None):
             continue
         asks: dict[str, Any] = {"suite": "zsre+locality", "cache": FOLDER / "unedited"}
+        asks["dose"] = dose if name == SMALLER else 1.0
         scores = pal.evaluate(model, held, method=method, out=FOLDER / "scores" / name, **asks, **settings)
         post = {m: plain(e.to_json()) for m in SHOWN if (e := scores.estimate(m)) is not None}
         pre = {m: plain(e.to_json()) for m in SHOWN if (e := scores.estimate(m, "pre")) is not None}
@@ -147,6 +198,7 @@ def page() -> None:
         "",
         "    PALIMPSEST_RECORDS=... python experiments/train_zsre.py train mend",
         "    PALIMPSEST_RECORDS=... python experiments/train_zsre.py train ke",
+        "    PALIMPSEST_RECORDS=... python experiments/train_zsre.py doses",
         "    PALIMPSEST_RECORDS=... python experiments/train_zsre.py run && python experiments/train_zsre.py page",
         "",
         f"Editors of smollm2, on {HELD_OUT} questions whose subjects no training and no validation had, one edit a question, each undone. Brackets: 95 % intervals that "
@@ -156,6 +208,8 @@ def page() -> None:
         "",
         *verdicts(found["compared"]),
     ]
+    if "doses" in found:
+        text += ["", *smaller(found["doses"])]
     for name in SETTINGS:
         if training := found.get(f"training {name}"):
             text += ["", *curve(name, training)]
@@ -184,6 +238,25 @@ def verdicts(compared: dict[str, Any]) -> list[str]:
     ]
 
 
+def smaller(said: dict[str, Any]) -> list[str]:
+    """What a smaller edit of MEND does, and which was chosen."""
+    shown = ("zsre_efficacy", "zsre_paraphrase", "far_kl")
+    rows = []
+    for name, one in said.items():
+        less = one.get("compared", {}).get("far_kl", {}).get("difference")
+        rows.append([name, str(one["n"]), *(cell(one["post"].get(metric)) for metric in shown), cell(less)])
+    dose = chosen(said)
+    took = f"The largest such dose is {dose:g}." if dose is not None else "No dose is."
+    return [
+        "## Smaller edits of mend",
+        "",
+        "What an edit does beside its fact grows with its size. Here the same edits are made smaller, on the questions that validated the editor: its change of weights times the dose. "
+        f"{SMALLER!r} of the table above is the largest dose whose KL on the unrelated question is below {BASELINE}'s on these questions, its whole interval. {took}",
+        "",
+        table(["dose", "n", *(SHOWN[metric] for metric in shown), f"KL, less {BASELINE}'s"], rows),
+    ]
+
+
 def curve(name: str, training: dict[str, Any]) -> list[str]:
     """How one editor learned."""
     best = min(training["history"], key=lambda entry: entry["score"])
@@ -209,9 +282,9 @@ def curve(name: str, training: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """One of train, run and page."""
+    """One of train, doses, run and page."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("task", choices=["train", "run", "page"])
+    parser.add_argument("task", choices=["train", "doses", "run", "page"])
     parser.add_argument("method", nargs="?", choices=list(SETTINGS), default="mend")
     parser.add_argument("--minutes", type=float, default=MOST_MINUTES)
     parser.add_argument("--steps", type=int, default=None, help="another number of steps than the preset's")
@@ -223,6 +296,8 @@ def main() -> None:
     model = pal.load("smollm2")
     if given.task == "train":
         trained(model, given.method, min(given.minutes, MOST_MINUTES), given.steps)
+    elif given.task == "doses":
+        doses(model)
     else:
         run(model)
 

@@ -1,6 +1,8 @@
 """Call the command line from fixtures of any scope."""
 
 import io
+import os
+import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 
@@ -17,3 +19,10 @@ def call(*args: object) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as leaving:
             main()
     return int(leaving.value.code or 0), out.getvalue(), err.getvalue()
+
+
+def in_a_process(*args: object) -> tuple[int, str, str]:
+    """The same in a process of its own, as a user does: without the tests' checks of shapes, which take as long as an audit."""
+    command = [sys.executable, "-m", "palimpsest.cli.main", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return done.returncode, done.stdout, done.stderr

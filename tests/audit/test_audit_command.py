@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from audit_command import call
+from audit_command import call, in_a_process
 
 import palimpsest as pal
 from palimpsest.audit.claim import read_claim
@@ -35,12 +35,11 @@ READINGS = {
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    """The folder of an audit of the made world's model, all of it; in a process without the tests' slow checks of shapes."""
+    """The folder of an audit of the made world's model, all of it."""
     folder = tmp_path_factory.mktemp("audits") / "smoke"
-    command = [sys.executable, "-m", "palimpsest.cli.main", *SMOKE, "--out", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
-    assert "licensed:" in done.stdout
+    code, out, err = in_a_process(*SMOKE, "--out", folder)
+    assert code == 0, err
+    assert "licensed:" in out
     return folder
 
 
@@ -248,7 +247,7 @@ def test_without_a_folder_there_is_only_a_plan_which_minutes_cut(
 
 
 def test_what_was_cut_and_what_was_not_run_is_in_the_report(tmp_path: Path, cache: Path) -> None:
-    code, out, err = call(*SMOKE, "--only", "dose", "--minutes", "0.01", "--out", tmp_path, "--json")
+    code, out, err = in_a_process(*SMOKE, "--only", "dose", "--minutes", "0.01", "--out", tmp_path, "--json")
     assert code == 0, err
     found = json.loads(out)
     assert found == json.loads((tmp_path / "report.json").read_text("utf-8"))

@@ -3,11 +3,12 @@
 import json
 import re
 import shlex
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import pytest
-from audit_command import call
+from audit_command import call, in_a_process
 
 from palimpsest.audit.audit import NULL_DRAWS
 from palimpsest.audit.choosing import LEAST, SIZES
@@ -44,9 +45,9 @@ def installed(folder: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None
     monkeypatch.syspath_prepend(folder)
 
 
-def ran(command: str) -> dict:
+def ran(command: str, how: Callable[..., tuple[int, str, str]] = in_a_process) -> dict:
     """The report of a command of the page."""
-    code, _, err = call(*shlex.split(command))
+    code, _, err = how(*shlex.split(command))
     assert code == 0, err
     return json.loads((Path(shlex.split(command)[-1]) / "report.json").read_text("utf-8"))
 
@@ -74,7 +75,7 @@ def test_a_criterion_is_one_file_and_measures_nothing_again(folder: Path) -> Non
 
 def test_an_experiment_of_another_package_is_one_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed(folder, monkeypatch, ENTRY[2])
-    found = {one["id"]: one for one in ran(COMMANDS[1])["evidence"]}["preface/preface"]
+    found = {one["id"]: one for one in ran(COMMANDS[1], call)["evidence"]}["preface/preface"]
     assert found["estimate"]["n"] == 12
     assert found["estimate"]["value"] > found["controls"][0]["estimate"]["value"]
 

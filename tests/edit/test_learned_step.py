@@ -135,7 +135,7 @@ def test_layers_below_the_lowest_edited_one_run_once(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("method", list(SETTINGS))
 def test_what_is_kept_changes_no_bit_of_the_editor(method: str, tmp_path: Path) -> None:
     model = model_of("gpt2")
-    settings = {"steps": 5, **({"rank": 4} if method == "mend" else {"hidden": 8, "condition": 8})}
+    settings = {"steps": 3, **({"rank": 4} if method == "mend" else {"hidden": 8, "condition": 8})}
     usual = trained(model, tmp_path / "usual", method, **settings)
     for name, memory in (("none", 0.0), ("little", 1e-5)):
         assert trained(model, tmp_path / name, method, memory=memory, **settings).read_bytes() == usual.read_bytes()

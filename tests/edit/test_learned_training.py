@@ -78,6 +78,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(method: str, tmp_path: Path) -> N
     assert (again, calls) == (resumed, [])
 
 
+@pytest.mark.slow
 def test_a_kill_while_saving_leaves_the_old_check_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("gpt2")
     point = trained(model, tmp_path, until=3, every=3)

@@ -106,7 +106,7 @@ def test_a_slow_rank_is_waited_for(tmp_path: Path) -> None:
     assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("launcher", ["environment", "accelerate"])
+@pytest.mark.parametrize("launcher", ["environment", pytest.param("accelerate", marks=pytest.mark.slow)])
 def test_two_processes_give_the_bytes_of_one(tmp_path: Path, launcher: str) -> None:
     """The command as a launcher starts it, on the made world; and once by itself."""
     facts = tmp_path / "facts.jsonl"
