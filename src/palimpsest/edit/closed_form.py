@@ -16,7 +16,7 @@ mapped to two.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,82 +24,28 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from palimpsest.edit.artefact import Edit, total
+from palimpsest.edit.artefact import Edit
+from palimpsest.edit.closed_form_settings import ClosedFormSettings
 from palimpsest.edit.contexts import sample_contexts
 from palimpsest.edit.defaults import Default, defaults
-from palimpsest.edit.keys import TOKENS, WEIGHTINGS, combine
+from palimpsest.edit.keys import combine
 from palimpsest.edit.memory import Memory
 from palimpsest.edit.moments import SecondMoment, cached_moments
-from palimpsest.edit.payload import Dense, LowRank, refuse_quantised
+from palimpsest.edit.payload import LowRank, refuse_quantised
 from palimpsest.edit.requests import checked, same_keys
-from palimpsest.edit.search import Found, Term, ValueSettings
-from palimpsest.edit.settings import one_of, resolve, whole
+from palimpsest.edit.search import Found, Term
+from palimpsest.edit.settings import resolve
 from palimpsest.edit.solve import Price, Update, write, write_sums
 from palimpsest.edit.values import Kept, find_values
 from palimpsest.edit.walk import Walk
+from palimpsest.edit.written import Written
 from palimpsest.errors import EditError, SettingError
 from palimpsest.facts import Fact, shipped_text
 from palimpsest.model import Model, Site
 from palimpsest.model.anatomy import in_out_features
-from palimpsest.model.model import hash_tensor
 from palimpsest.runs import Progress
 
 TABLED_PRESETS = ("pmet",)  # presets with rows of their own in the table of defaults
-
-
-@dataclass(frozen=True)
-class ClosedFormSettings:
-    """Settings that every closed form has.
-
-    Attributes:
-        preset: the name these settings began from.
-        layers: whose down-projections are changed, ascending; the model's default when None.
-        token: which token carries the edit; a role of `keys.TOKENS`.
-        site: where values are searched: "value", the output of the down-projection (one layer only), or "resid_out".
-        key: which key stands for a fact: "mean" over contexts, "halves" (half bare, half mean of the others), or "bare".
-        contexts: (tokens, number) of the texts put before the prompt; the bare prompt always is one.
-        openings: words those texts begin with; the model's start token when empty.
-        covariance: "measured" second moments, or "identity" (C = I).
-        moment_tokens: tokens for C; ten times the key width when None.
-        spread: share of what is missing that a layer takes: 1 over the layers left ("even"), or 1 over their root ("root").
-        batch: facts written together; all of them when None.
-        same_key: facts that share a key get one value together ("merge"), one each ("keep"), or are refused ("refuse").
-        memory: whether later batches protect the keys of earlier ones.
-        values: settings of the value search.
-        seed: of the contexts.
-    """
-
-    preset: str = "fixed"
-    layers: tuple[int, ...] | None = None
-    token: str = "subject_last"
-    site: str = "resid_out"
-    key: str = "halves"
-    contexts: tuple[tuple[int, int], ...] = ((10, 5),)
-    openings: tuple[str, ...] = ("The", "Therefore", "Because", "I", "You")
-    covariance: str = "measured"
-    moment_tokens: int | None = None
-    spread: str = "even"
-    batch: int | None = None
-    same_key: str = "merge"
-    memory: bool = False
-    values: ValueSettings = ValueSettings()
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        one_of("A closed form", "token", self.token, TOKENS)
-        one_of("A closed form", "site", self.site, ("value", "resid_out"))
-        one_of("A closed form", "key", self.key, WEIGHTINGS)
-        one_of("A closed form", "covariance", self.covariance, ("measured", "identity"))
-        one_of("A closed form", "spread", self.spread, ("even", "root"))
-        one_of("A closed form", "same_key", self.same_key, ("merge", "keep", "refuse"))
-        for name in ("batch", "moment_tokens"):
-            if getattr(self, name) is not None:
-                whole("A closed form", name, getattr(self, name), 1)
-        for pair in self.contexts:
-            if not (isinstance(pair, tuple) and len(pair) == 2):
-                raise SettingError(f"The contexts are pairs (tokens, number of texts), got {self.contexts!r}.")
-            for name, number in zip(("tokens of a context", "number of contexts"), pair, strict=True):
-                whole("A closed form", name, number, 1)
 
 
 class ClosedForm(ABC):
@@ -122,7 +68,7 @@ class ClosedForm(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
-    presets: ClassVar[Mapping[str, Any]]
+    presets: ClassVar[Mapping[str, ClosedFormSettings]]
     published: ClassVar[tuple[str, ...]] = ()  # presets that take the settings published for a model
     resumable: ClassVar[bool] = True
 
@@ -193,7 +139,7 @@ class ClosedForm(ABC):
         batches = self._batches(facts)
         groups = [self._groups(batch) for batch in batches]  # conflicts are named before anything is computed
         notes: dict[str, list[Any]] = {"facts": [], "layers": [], "shared_keys": []}
-        with _Written(self.model, self.paths.values()) as written:
+        with Written(self.model, self.paths.values()) as written:
             for batch, grouped in zip(batches, groups, strict=True):
                 self._write(batch, grouped, memory, written, notes)
                 if self.progress and len(batches) > 1:
@@ -218,11 +164,11 @@ class ClosedForm(ABC):
         alone = [checked([fact])[0] for fact in facts]
         walk = Walk(self.model, alone, self.contexts, self.settings.token)
         states = self._states(walk, len(alone))
-        found = self._find(alone, [[i] for i in range(len(alone))], states, self._kept(_Written(self.model, [])))
+        found = self._find(alone, [[i] for i in range(len(alone))], states, self._kept(Written(self.model, [])))
         edits = []
         for i, fact in enumerate(alone):
             notes: dict[str, list[Any]] = {"facts": [], "layers": [], "shared_keys": []}
-            with _Written(self.model, self.paths.values()) as written:
+            with Written(self.model, self.paths.values()) as written:
                 self._write([fact], [[0]], Memory(), written, notes, found=[found[i]])
             edits.append(Edit.made_for(self.model, self.name, tuple(written.updates), (fact,), self.card, notes))
         return edits
@@ -263,7 +209,7 @@ class ClosedForm(ABC):
         facts: Sequence[Fact],
         groups: list[list[int]],
         memory: Memory,
-        written: "_Written",
+        written: Written,
         notes: dict[str, list[Any]],
         *,
         found: list[Found] | None = None,
@@ -385,7 +331,7 @@ class ClosedForm(ABC):
                 f"{self.title} edits one layer, got {len(self.layers)} ({list(self.layers)}); name one, or use memit."
             )
 
-    def _kept(self, written: "_Written") -> Kept | None:
+    def _kept(self, written: Written) -> Kept | None:
         """Where values on the weights as they are now are kept."""
         return None if self.resume is None else Kept(Path(self.resume), written.state())
 
@@ -414,45 +360,3 @@ class ClosedForm(ABC):
             if len(group) > 1:
                 notes["shared_keys"].append([facts[i].id for i in group])
         notes["facts"] += [rows[i] for i in range(len(facts))]
-
-
-class _Written:
-    """Updates that are in the model for the length of a block: weights are what they were plus the sum so far."""
-
-    def __init__(self, model: Model, paths: Any) -> None:
-        self.model = model
-        self._before = {path: model.parameter(path).detach().clone() for path in paths}
-        self._sums: dict[str, LowRank | Dense] = {}
-        self._unwritten: str | None = None
-
-    def __enter__(self) -> "_Written":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._restore(self._before)
-
-    @property
-    def updates(self) -> list[LowRank | Dense]:
-        """The sum of the updates, one a weight."""
-        return list(self._sums.values())
-
-    def add(self, update: LowRank) -> None:
-        """Write one more."""
-        parts = [self._sums[update.path], update] if update.path in self._sums else [update]
-        (self._sums[update.path],) = total(parts)
-        self._restore({update.path: self._before[update.path]})
-        weight = self.model.parameter(update.path)
-        with torch.no_grad():
-            weight.copy_(self._sums[update.path].new_weight(self.model, 1.0))
-
-    def state(self) -> str:
-        """What identifies the weights of the model as they are now; the whole model is hashed once."""
-        if self._unwritten is None:
-            self._unwritten = self.model.fingerprint()
-        written = [hash_tensor(self.model.parameter(path)) for path in sorted(self._sums)]
-        return "+".join([self._unwritten, *written])
-
-    def _restore(self, weights: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            for path, before in weights.items():
-                self.model.parameter(path).copy_(before)

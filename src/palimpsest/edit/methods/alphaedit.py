@@ -23,7 +23,8 @@ from dataclasses import dataclass
 
 import torch
 
-from palimpsest.edit.closed_form import ClosedForm, ClosedFormSettings
+from palimpsest.edit.closed_form import ClosedForm
+from palimpsest.edit.closed_form_settings import ClosedFormSettings
 from palimpsest.edit.memory import Memory
 from palimpsest.edit.moments import NULL_THRESHOLD, SAFE_SHARES
 from palimpsest.edit.search import ValueSettings

@@ -25,7 +25,8 @@ Presets:
 from dataclasses import dataclass
 from typing import ClassVar
 
-from palimpsest.edit.closed_form import ClosedForm, ClosedFormSettings
+from palimpsest.edit.closed_form import ClosedForm
+from palimpsest.edit.closed_form_settings import ClosedFormSettings
 from palimpsest.edit.memory import Memory
 from palimpsest.edit.search import ValueSettings
 from palimpsest.edit.settings import at_least

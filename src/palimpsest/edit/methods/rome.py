@@ -27,7 +27,8 @@ from dataclasses import dataclass, replace
 from jaxtyping import Float
 from torch import Tensor
 
-from palimpsest.edit.closed_form import ClosedForm, ClosedFormSettings
+from palimpsest.edit.closed_form import ClosedForm
+from palimpsest.edit.closed_form_settings import ClosedFormSettings
 from palimpsest.edit.keys import WEIGHTINGS, combine
 from palimpsest.edit.memory import Memory
 from palimpsest.edit.moments import SecondMoment
