@@ -1,11 +1,14 @@
 """`palimpsest world`: facts as records that other commands read, training that goes on, mistakes in one sentence."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from palimpsest.facts import read_facts
+from palimpsest.model.packaged import packaged_folder
 from palimpsest.statistics import proportion
 from palimpsest.world import WorldKnowledge, made_world
 from palimpsest.world.recipes import RECIPES
@@ -115,6 +118,23 @@ def test_organisms_are_listed_and_those_that_failed_say_why(palimpsest, tmp_path
     code, printed, err = palimpsest(*command, "--json")
     assert code == 0, err
     assert len(json.loads(printed)["organisms"]) == 3
+
+
+def test_a_model_in_a_folder_is_planted_in_by_its_last_name_and_two_of_one_name_are_refused(
+    palimpsest, tmp_path, monkeypatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "palimpsest.world.organisms.make_organisms", lambda models, designs, *_, **__: asked.extend(designs) or []
+    )
+    bases = [Path(shutil.copytree(packaged_folder("world"), tmp_path / name / "mine")) for name in ("one", "other")]
+    command = ("world", "organisms", "--out", tmp_path / "o", "--kind", "null", "--base", bases[0])
+    code, _, err = palimpsest(*command)
+    assert code == 0, err
+    assert [design.name for design in asked] == ["null-3-mine"]
+    code, _, err = palimpsest(*command, "--base", bases[1])
+    assert code == 2
+    assert "Two of the models to plant in are called 'mine'" in err
 
 
 def test_an_unknown_kind_of_organism_is_named(palimpsest, tmp_path) -> None:

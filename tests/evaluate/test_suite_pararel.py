@@ -31,6 +31,16 @@ def test_the_first_word_by_hand() -> None:
     }
 
 
+def test_where_no_word_is_written_nothing_is_said_the_same() -> None:
+    silent = told(wrote=dict(zip(FACT.wordings, ["", " -", "\n"], strict=True)), tokens=6)
+    assert measured(ParaRel(), Case.of(FACT), silent, silent) == {
+        "pararel_consistency": 0.0,
+        "pararel_accuracy": 0.0,
+        "pararel_all_right": 0.0,
+        "pararel_kept": 1.0,
+    }
+
+
 def test_candidates_by_hand() -> None:
     suite = ParaRel.over([Case.of(FACT), Case.of(OTHER)])
     assert suite.candidates == {"P17": ("Belgium", "Germany")}

@@ -127,7 +127,11 @@ def organisms(out: str, bases: tuple[str, ...], kinds: tuple[str, ...], as_json:
     for kind in kinds:
         if kind not in KINDS:
             raise SettingError(f"There are no organisms of the kind {kind!r}.{did_you_mean(kind, KINDS)}")
-    models = {name: load(name) for name in bases or ("world", "world-seed1")}
+    models: dict[str, Any] = {}
+    for base in bases or ("world", "world-seed1"):
+        if (label := Path(base).name) in models:  # an organism is a folder named after its base
+            raise SettingError(f"Two of the models to plant in are called {label!r}; plant in one of them at a time.")
+        models[label] = load(base)
     designs = planned(list(models), min(model.n_layers for model in models.values()))
     some = [design for design in designs if not kinds or design.kind in kinds]
     found = make_organisms(models, some, Path(out), made_world(), progress=progress_bar())

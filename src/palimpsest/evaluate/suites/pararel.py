@@ -10,7 +10,8 @@ edited the true one:
 
 a_i is, where `candidates` holds answers of the fact's relation, the one of them with the lowest nll a token (as published,
 where all are single tokens); `ParaRel.over(cases)` takes those of the cases themselves. Without candidates a_i is the first
-word that the model writes, and right where it is the first word of o. Only wordings that end in the answer are used.
+word that the model writes, and right where it is the first word of o; where it writes no word it says nothing, which is neither
+right nor the same as anything. Only wordings that end in the answer are used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,9 +63,9 @@ class ParaRel:
         """The metrics above."""
         fact = case.fact
         said = self._answers(fact, after)
-        right = [one == self._as_said(_wanted(fact) or "", fact) for one in said]
+        right = [_same(one, self._as_said(_wanted(fact) or "", fact)) for one in said]
         return {
-            "pararel_consistency": mean(one == other for one, other in combinations(said, 2)),
+            "pararel_consistency": mean(_same(one, other) for one, other in combinations(said, 2)),
             "pararel_accuracy": mean(right),
             "pararel_all_right": float(all(right)),
             "pararel_kept": mean(one == old for one, old in zip(said, self._answers(fact, before), strict=True)),
@@ -85,5 +86,10 @@ def _wanted(fact: Fact) -> str | None:
     return fact.target_true if fact.target_new is None else fact.target_new
 
 
+def _same(one: str, other: str) -> bool:
+    return one == other != ""
+
+
 def _first_word(text: str) -> str:
+    """Empty where there is none."""
     return next(iter(words(text)), "")
