@@ -70,8 +70,8 @@ def section(model: str, found: dict[str, Any]) -> str:
         f"## `{model}`",
         f"[Report]({model}/report.html), [evidence]({model}/evidence.jsonl). {facts}: {place['module']} of layer {place['centre']} of "
         f"{setting['n_layers']} (a window of {place['window']}), at the {place['position']}. The plan expected "
-        f"{found['plan']['estimated']:.0f} minutes.",
-        *[f"* {sentence}" for sentence in found["plan"]["left_out"]],
+        f"{found['plan']['estimated']:.0f} minutes; {took(model):.0f} lie between its first file and its report.",
+        "\n".join(f"* {sentence}" for sentence in found["plan"]["left_out"]),
         f"Of {counts['criteria']} criteria {counts['measured']} are measured, {fewest_and_most(found)} of them underpowered in a reading. "
         f"Empty claims pass {sum(one['passed'] for one in nulls['criteria'])} of {rate['n']} matched criteria "
         f"({100 * rate['value']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]).",
@@ -79,8 +79,33 @@ def section(model: str, found: dict[str, Any]) -> str:
             ["reading", "reaches", "what may be said", "what blocks it first"], [line(one) for one in found["readings"]]
         ),
         criteria(found),
+        underpowered(found),
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
+
+
+def took(model: str) -> float:
+    """Minutes from the first file of an audit to its report."""
+    first, last = (AUDITS / model / name for name in ("claim.json", "report.json"))
+    return (last.stat().st_mtime - first.stat().st_mtime) / 60
+
+
+def underpowered(found: dict[str, Any]) -> str:
+    """What would have to be measured to decide each criterion that is underpowered in some reading."""
+    most: dict[tuple[str, str], dict[str, Any]] = {}  # of an endpoint that was asked of several things, what needs most
+    for reading in found["readings"]:
+        for name, one in reading["criteria"].items():
+            for end in one["endpoints"] if one["underpowered"] else []:
+                key = (f"{name} {one['name']}", end["endpoint"])
+                if end["n_needed"] is not None and end["n_needed"] > most.get(key, end | {"n_needed": 0})["n_needed"]:
+                    most[key] = end
+    rows = [[*key, str(end["estimate"]["n"]), f"{end['n_needed']:,}"] for key, end in most.items()]
+    if not rows:
+        return ""
+    return (
+        "What would decide the underpowered ones, if the values stayed where they are; what is counted is the endpoint's own: facts, relations, organisms or models.\n\n"
+        + table(["criterion", "endpoint", "n", "n needed"], rows)
+    )
 
 
 def fewest_and_most(found: dict[str, Any]) -> str:
