@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from all_methods import MEASURED, PARTS, RESULTS, RETAINED, SINGLE, SUITES, WAYS, file_of  # beside this file
+from all_methods import MANY, MEASURED, PARTS, RESULTS, RETAINED, SINGLE, SUITES, WAYS, file_of  # beside this file
 from pages import cell, table
 from palimpsest.runs import atomic_write
 from palimpsest.statistics import Estimate, clustered_proportion
@@ -42,7 +42,10 @@ INTRO = f"""Made by
 Single edits are made one record at a time and undone, on the first {SINGLE} records of each data set. Sequences are measured on the last model only: all of 10 facts, and of
 longer ones facts at even distances, {MEASURED["counterfact"]} on CounterFact and {MEASURED["zsre"]} on zsRE. Rows with another n say so; a method that is missing from a table is named below it. Brackets: 95 % intervals that resample relations
 and, within them, subjects; CounterFact's flat file names no relations. With {SINGLE} records, or 10, they are wide, and a difference inside them says nothing; where all
-records agree they have no width, and the rule of three still allows another value in up to 3 / n of all records.
+records agree they have no width, and the rule of three still allows another value in up to 3 / n of all records. In the tables of what is left of a fact every fact is a
+cluster of its own, and the rule of three is in the brackets.
+
+MEND and KE were trained on zsRE questions ([how](train-zsre.md)), of other subjects than these; on CounterFact they meet prompts of a kind they never saw.
 
 Reliability on CounterFact is whether every token of the new answer is the likeliest one (for an answer of one token, what greedy writing begins with); on zsRE the share of such tokens, as
 in the tables of the field, with free writing beside it. Locality on zsRE is agreement with the unedited model. Settings are those of the other pages where there is one; nothing was chosen on these records."""
@@ -70,13 +73,15 @@ def scores(data: str, part: str) -> str:
     plain = next(iter(jobs.values()))["pre"]
     rows = [["unedited", "", *(cell(plain.get(metric), 2) for metric in shown.values())]]
     rows += [[name, counted(job), *(cell(job["post"].get(m), 2) for m in shown.values())] for name, job in jobs.items()]
-    missing = [name for name in WAYS if name not in jobs]
-    note = (
-        f"\n\nNot here, because of their cost or because no editor was trained: {', '.join(missing)}."
-        if missing
-        else ""
-    )
+    note = "".join(f"\n\n{said}: {', '.join(names)}." for said, names in absent(data, part).items() if names)
     return f"### {title(data, part)}\n\n{table(['method', 'n', *shown], rows)}{note}"
+
+
+def absent(data: str, part: str) -> dict[str, list[str]]:
+    """Which methods have no row, by the reason."""
+    none = [name for name in WAYS if name not in stored(data, part)]
+    long = [name for name in none if part != "single" and int(part) > WAYS[name].longest.get(data, MANY)]
+    return {"An edit takes a second or more": long, "Not run yet": [name for name in none if name not in long]}
 
 
 def counted(job: dict[str, Any]) -> str:
@@ -97,7 +102,7 @@ def costs(data: str, part: str) -> str:
         return ""
     head = ["method", "seconds an edit", "kB an edit", "time of a prompt", "time of a token more"]
     return (
-        f"### What they cost: {title(data, part)}\n\nTimes over the unedited model's, after all edits; one thread, beside other work."
+        f"### What they cost: {title(data, part)}\n\nSeconds of one processor; times over the unedited model's after all edits, by the clock and beside other work."
         f"\n\n{table(head, rows)}"
     )
 
@@ -145,7 +150,8 @@ def figure(panels: Sequence[tuple[str, str]]) -> str:
                 means = [one.value for one in ages(jobs[name], RETAINED[data][0], AGES[part])]
                 at = [AGES[part] * (age + 0.5) for age in range(len(means))]
                 (lines[name],) = axes.plot(at, means, DASHES[i // 10], color=f"C{i % 10}", marker=".", linewidth=1.2)
-            axes.set_title(f"{data}, {part} edits: {CALLED[RETAINED[data][0]]} on the last model", fontsize=8)
+            count = max(job["facts"] for job in stored(data, part).values())
+            axes.set_title(f"{data}, {count} edits: {CALLED[RETAINED[data][0]]} on the last model", fontsize=8)
             axes.set_xlabel("edits after the fact's own")
         drawn.legend(list(lines.values()), list(lines), loc="outside right upper", fontsize=7)
         FIGURE.parent.mkdir(parents=True, exist_ok=True)

@@ -70,7 +70,7 @@ def section(model: str, found: dict[str, Any]) -> str:
         f"## `{model}`",
         f"[Report]({model}/report.html), [evidence]({model}/evidence.jsonl). {facts}: {place['module']} of layer {place['centre']} of "
         f"{setting['n_layers']} (a window of {place['window']}), at the {place['position']}. The plan expected "
-        f"{found['plan']['estimated']:.0f} minutes; {took(model):.0f} lie between its first file and its report.",
+        f"{found['plan']['estimated']:.0f} minutes; {took(model):.0f} lie between its first file and its report, pauses and other work of the machine included.",
         "\n".join(f"* {sentence}" for sentence in found["plan"]["left_out"]),
         f"Of {counts['criteria']} criteria {counts['measured']} are measured, {fewest_and_most(found)} of them underpowered in a reading. "
         f"Empty claims pass {sum(one['passed'] for one in nulls['criteria'])} of {rate['n']} matched criteria "
@@ -91,20 +91,23 @@ def took(model: str) -> float:
 
 
 def underpowered(found: dict[str, Any]) -> str:
-    """What would have to be measured to decide each criterion that is underpowered in some reading."""
-    most: dict[tuple[str, str], dict[str, Any]] = {}  # of an endpoint that was asked of several things, what needs most
+    """Of each criterion that is underpowered in some reading, how many records its deciding endpoint has and how many it needs."""
+    rows: dict[str, list[str]] = {}
     for reading in found["readings"]:
         for name, one in reading["criteria"].items():
-            for end in one["endpoints"] if one["underpowered"] else []:
-                key = (f"{name} {one['name']}", end["endpoint"])
-                if end["n_needed"] is not None and end["n_needed"] > most.get(key, end | {"n_needed": 0})["n_needed"]:
-                    most[key] = end
-    rows = [[*key, str(end["estimate"]["n"]), f"{end['n_needed']:,}"] for key, end in most.items()]
+            if one["underpowered"] and one["n_needed"] is not None:
+                ends = [end for end in one["endpoints"] if end["n_needed"] == one["n_needed"]]
+                said = [
+                    ", ".join(end["endpoint"] for end in ends),
+                    ", ".join(str(end["estimate"]["n"]) for end in ends),
+                ]
+                rows[name] = [f"{name} {one['name']}", *said, f"{one['n_needed']:,}"]
     if not rows:
         return ""
     return (
-        "What would decide the underpowered ones, if the values stayed where they are; what is counted is the endpoint's own: facts, relations, organisms or models.\n\n"
-        + table(["criterion", "endpoint", "n", "n needed"], rows)
+        "Of the underpowered ones, the records (facts, wordings, relations, organisms or models, as the endpoint counts) with which the interval of "
+        "the endpoint that decides would be as narrow as the band from its floor to its bar:\n\n"
+        + table(["criterion", "endpoint", "n", "n needed"], list(rows.values()))
     )
 
 

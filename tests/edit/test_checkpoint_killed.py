@@ -18,6 +18,8 @@ from palimpsest.edit import Dense, Edit
 from palimpsest.edit.checkpoint import undo_checkpoint
 from palimpsest.model import load
 
+pytestmark = pytest.mark.slow
+
 SAVE_EDITS = """
 import sys
 from pathlib import Path
@@ -72,7 +74,6 @@ def killed_after(code: str, target: Path, count: int, delay: float, *args: objec
     process.wait()
 
 
-@pytest.mark.slow
 def test_an_edit_file_is_absent_or_whole(tmp_path: Path) -> None:
     large = Edit("large", (Dense("w", torch.randn(3000, 1000, generator=torch.Generator().manual_seed(0))),))
     large.save(tmp_path / "large.safetensors")
@@ -94,7 +95,6 @@ def base(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_a_checkpoint_and_an_adapter_are_absent_or_whole(base: Path, tmp_path: Path) -> None:
     model = load(base, check=False)
     edit, target = low_rank(model, [EIFFEL]), tmp_path / "target"
@@ -117,7 +117,6 @@ def test_a_checkpoint_and_an_adapter_are_absent_or_whole(base: Path, tmp_path: P
             }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("renames", [0, 1])
 def test_an_undo_in_place_that_was_killed_is_done_again(renames: int, base: Path, tmp_path: Path) -> None:
     before = load(base, check=False).fingerprint()

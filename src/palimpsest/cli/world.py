@@ -108,7 +108,10 @@ def text(out: str, words: int, seed: int, as_json: bool) -> None:
 @command.command("organisms")
 @required_out
 @click.option(
-    "--base", "bases", multiple=True, help="A model to plant in; may be given more than once. [world, world-seed1]"
+    "--base",
+    "bases",
+    multiple=True,
+    help="A model to plant in, or its folder; may be given more than once. [world, world-seed1]",
 )
 @click.option("--kind", "kinds", multiple=True, help="Only organisms of this kind; may be given more than once.")
 @json_option
@@ -128,9 +131,12 @@ def organisms(out: str, bases: tuple[str, ...], kinds: tuple[str, ...], as_json:
         if kind not in KINDS:
             raise SettingError(f"There are no organisms of the kind {kind!r}.{did_you_mean(kind, KINDS)}")
     models: dict[str, Any] = {}
-    for base in bases or ("world", "world-seed1"):
-        if (label := Path(base).name) in models:  # an organism is a folder named after its base
-            raise SettingError(f"Two of the models to plant in are called {label!r}; plant in one of them at a time.")
+    for base in dict.fromkeys(bases or ("world", "world-seed1")):
+        label = Path(base).resolve().name  # an organism is a folder named after its base
+        if label in models:
+            raise SettingError(
+                f"Two of the models to plant in are called {label!r}; plant in one at a time, each with an --out of its own."
+            )
         models[label] = load(base)
     designs = planned(list(models), min(model.n_layers for model in models.values()))
     some = [design for design in designs if not kinds or design.kind in kinds]

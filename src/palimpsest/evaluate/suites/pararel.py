@@ -10,8 +10,8 @@ edited the true one:
 
 a_i is, where `candidates` holds answers of the fact's relation, the one of them with the lowest nll a token (as published,
 where all are single tokens); `ParaRel.over(cases)` takes those of the cases themselves. Without candidates a_i is the first
-word that the model writes, and right where it is the first word of o; where it writes no word it says nothing, which is neither
-right nor the same as anything. Only wordings that end in the answer are used.
+word that the model writes, and right where it is the first word of o; where it writes no word, that is neither right nor the same
+as at another wording. Only wordings that end in the answer are used.
 """
 
 from collections.abc import Mapping, Sequence
