@@ -5,7 +5,8 @@ beside its experiments is counted too: asking which facts are known, choosing th
 Where the sum is more than the minutes there are, experiments give up facts, down to a least number each, so that n_i sqrt(c_i)
 comes out alike for all, with n_i facts that cost c_i each: that makes the sum of 1 / n_i, and so of the squared widths of their
 intervals, least for the minutes there are (Neyman 1934). A tenth of the minutes is held back, because a machine that does other
-work is slower than it was when a pass was timed. What was given up is said in the plan, in the report, and in the n of every estimate.
+work is slower than it was when a pass was timed. What was given up is said in the plan, in the report, and in the n of every
+estimate.
 """
 
 from collections.abc import Container, Mapping, Sequence
