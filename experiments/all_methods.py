@@ -8,9 +8,9 @@ on the *last* model, with what is left of each fact by how many edits came after
 CounterFact alone, because zsRE's file of held-out questions has 98 that can be used). Methods that write many facts at once write ten
 a step of a sequence, others one. The learned editors need `experiments/train_zsre.py`'s and are left out while there are none.
 
-Beside what every method does to the facts stand what it costs: processor seconds an edit, bytes an edit, and after n edits the time of reading a
-prompt and of one token more over that of the unedited model, measured in the same process. Sequences that `lifelong_smollm2.py` made on
-the same records are measured again, not made again; their seconds an edit are those of `edit_methods.py`.
+Beside what every method does to the facts stand what it costs: processor seconds an edit, bytes an edit, and after n edits the time of
+reading a prompt and of one token more over that of the unedited model, measured in the same process. Sequences that
+`lifelong_smollm2.py` made on the same records are measured again, not made again; their seconds an edit are those of `edit_methods.py`.
 """
 
 import json

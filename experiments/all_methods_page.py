@@ -61,8 +61,12 @@ def title(data: str, part: str) -> str:
     """What a table is about; how many edits there truly were (zsRE's file has fewer usable records than its name says)."""
     if part == "single":
         return f"one edit a record, {SINGLE} records"
-    count = max(job["facts"] for job in stored(data, part).values())
-    return f"{count} edits in sequence, measured on the last model"
+    return f"{length(data, part)} edits in sequence, measured on the last model"
+
+
+def length(data: str, part: str) -> int:
+    """Edits in the longest sequence of this part."""
+    return max(job["facts"] for job in stored(data, part).values())
 
 
 def scores(data: str, part: str) -> str:
@@ -102,7 +106,7 @@ def costs(data: str, part: str) -> str:
         return ""
     head = ["method", "seconds an edit", "kB an edit", "time of a prompt", "time of a token more"]
     return (
-        f"### What they cost: {title(data, part)}\n\nSeconds of one processor; times over the unedited model's after all edits, by the clock and beside other work."
+        f"### What they cost: {title(data, part)}\n\nSeconds of one processor (by the clock for the first ten edits of some, beside other work); times over the unedited model's after all edits, by the clock and beside other work."
         f"\n\n{table(head, rows)}"
     )
 
@@ -124,7 +128,7 @@ def retention(data: str, part: str) -> str:
     jobs, width = stored(data, part), AGES[part]
     if not jobs:
         return ""
-    most = max(job["facts"] for job in jobs.values())
+    most = length(data, part)
     spans = [f"{first} to {min(first + width, most) - 1} after" for first in range(0, most, width)]
     parts = [f"### What is left of a fact, by how many edits came after its own ({most} edits)"]
     for metric in RETAINED[data]:
@@ -150,8 +154,9 @@ def figure(panels: Sequence[tuple[str, str]]) -> str:
                 means = [one.value for one in ages(jobs[name], RETAINED[data][0], AGES[part])]
                 at = [AGES[part] * (age + 0.5) for age in range(len(means))]
                 (lines[name],) = axes.plot(at, means, DASHES[i // 10], color=f"C{i % 10}", marker=".", linewidth=1.2)
-            count = max(job["facts"] for job in stored(data, part).values())
-            axes.set_title(f"{data}, {count} edits: {CALLED[RETAINED[data][0]]} on the last model", fontsize=8)
+            axes.set_title(
+                f"{data}, {length(data, part)} edits: {CALLED[RETAINED[data][0]]} on the last model", fontsize=8
+            )
             axes.set_xlabel("edits after the fact's own")
         drawn.legend(list(lines.values()), list(lines), loc="outside right upper", fontsize=7)
         FIGURE.parent.mkdir(parents=True, exist_ok=True)

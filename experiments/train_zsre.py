@@ -126,13 +126,10 @@ def doses(model: Model) -> None:
         if name not in said:
             asks: dict[str, Any] = {"suite": "zsre+locality", "cache": FOLDER / "unedited-validation"}
             scores = pal.evaluate(model, facts, method=method, dose=dose, out=folder, **asks, **settings)
-            post = {m: plain(e.to_json()) for m in SHOWN if (e := scores.estimate(m)) is not None}
-            said[name] = {"n": len(scores.measured), "failed": len(scores.failed), "post": post}
+            said[name] = told(scores)
             if name != BASELINE:
-                comparison = compare(folder, FOLDER / "doses" / BASELINE)
-                said[name]["compared"] = {metric: plain(comparison[metric].to_json()) for metric in BAR}
-            atomic_write(RESULTS, json.dumps(found, indent=1) + "\n")
-            print(name, {m: round(e["value"], 3) for m, e in post.items()}, flush=True)
+                said[name]["compared"] = less(folder, FOLDER / "doses" / BASELINE)
+            store(found, name, said[name])
     print(f"chosen: {chosen(said)}", flush=True)
 
 
@@ -150,6 +147,27 @@ def stored() -> dict[str, Any]:
     """What is measured."""
     found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     return found
+
+
+def told(scores: pal.Scores) -> dict[str, Any]:
+    """What is kept of the scores of one method."""
+    means = {
+        when: {m: plain(e.to_json()) for m in SHOWN if (e := scores.estimate(m, when)) is not None}
+        for when in ("pre", "post")
+    }
+    return {"n": len(scores.measured), "failed": len(scores.failed), **means}
+
+
+def less(one: Path, other: Path) -> dict[str, Any]:
+    """Paired differences of two folders of scores in what the bar is about."""
+    comparison = compare(one, other)
+    return {metric: plain(comparison[metric].to_json()) for metric in BAR}
+
+
+def store(found: dict[str, Any], name: str, row: dict[str, Any]) -> None:
+    """Keep everything found, and say what is new."""
+    atomic_write(RESULTS, json.dumps(found, indent=1) + "\n")
+    print(name, {metric: round(one["value"], 3) for metric, one in row["post"].items()}, flush=True)
 
 
 def run(model: Model) -> None:
@@ -171,12 +189,8 @@ def run(model: Model) -> None:
         asks["dose"] = dose if name == SMALLER else 1.0
         folder = FOLDER / "scores" / (f"{name} {dose:g}" if name == SMALLER else name)
         scores = pal.evaluate(model, held, method=method, out=folder, **asks, **settings)
-        post = {m: plain(e.to_json()) for m in SHOWN if (e := scores.estimate(m)) is not None}
-        pre = {m: plain(e.to_json()) for m in SHOWN if (e := scores.estimate(m, "pre")) is not None}
-        found[name] = {"n": len(scores.measured), "failed": len(scores.failed), "pre": pre, "post": post}
-        found[name] |= {"dose": dose} if name == SMALLER else {}
-        atomic_write(RESULTS, json.dumps(found, indent=1) + "\n")
-        print(name, {m: round(e["value"], 3) for m, e in post.items()}, flush=True)
+        found[name] = told(scores) | ({"dose": dose} if name == SMALLER else {})
+        store(found, name, found[name])
     atomic_write(RESULTS, json.dumps({**found, "compared": compared(found)}, indent=1) + "\n")
 
 
@@ -187,8 +201,7 @@ def compared(found: dict[str, Any]) -> dict[str, Any]:
         scores[SMALLER] = FOLDER / "scores" / f"{SMALLER} {found[SMALLER]['dose']:g}"
     differences: dict[str, Any] = {}
     for name in (name for name in scores if name != BASELINE and BASELINE in scores):
-        comparison = compare(scores[name], scores[BASELINE])
-        differences[name] = {metric: plain(comparison[metric].to_json()) for metric in BAR}
+        differences[name] = less(scores[name], scores[BASELINE])
     return differences
 
 

@@ -23,6 +23,12 @@ def call(*args: object) -> tuple[int, str, str]:
 
 def in_a_process(*args: object) -> tuple[int, str, str]:
     """The same in a process of its own, as a user does: without the tests' checks of shapes, which take as long as an audit."""
+    process = started(*args, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = process.communicate()
+    return process.returncode, out, err
+
+
+def started(*args: object, **pipes: int) -> "subprocess.Popen[str]":
+    """That process, while it runs."""
     command = [sys.executable, "-m", "palimpsest.cli.main", *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    return done.returncode, done.stdout, done.stderr
+    return subprocess.Popen(command, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, **pipes)  # type: ignore[call-overload]

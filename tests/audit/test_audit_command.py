@@ -1,12 +1,10 @@
 """`palimpsest audit world --size smoke`, end to end: what it leaves, that it resumes, and a mistake of each kind."""
 
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import textwrap
 import time
 from dataclasses import replace
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from audit_command import call, in_a_process
+from audit_command import call, in_a_process, started
 
 import palimpsest as pal
 from palimpsest.audit.claim import read_claim
@@ -291,14 +289,10 @@ def test_from_python_without_a_folder_and_without_what_an_experiment_needs(tmp_p
 
 @pytest.mark.slow
 def test_an_audit_that_was_killed_goes_on_to_the_same_evidence(tmp_path: Path, cache: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def command(out: str) -> list[str]:
-        run = [sys.executable, "-m", "palimpsest.cli.main", *SMOKE, "--only", "tracing,lesion", "--out"]
-        return [*run, str(tmp_path / out)]
-
-    subprocess.run(command("whole"), check=True, env=environment, capture_output=True)
-    process = subprocess.Popen(command("cut"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    asked = (*SMOKE, "--only", "tracing,lesion", "--out")
+    code, _, err = in_a_process(*asked, tmp_path / "whole")
+    assert code == 0, err
+    process = started(*asked, tmp_path / "cut", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     rows = tmp_path / "cut" / "runs" / "lesion" / "samples.jsonl"
     while process.poll() is None and not (rows.is_file() and rows.read_bytes().count(b"\n") >= 3):
         time.sleep(0.01)
@@ -307,7 +301,8 @@ def test_an_audit_that_was_killed_goes_on_to_the_same_evidence(tmp_path: Path, c
     process.wait()
     done = rows.read_bytes().rpartition(b"\n")[0]
     assert not (tmp_path / "cut" / "evidence.jsonl").exists()
-    subprocess.run(command("cut"), check=True, env=environment, capture_output=True)
+    code, _, err = in_a_process(*asked, tmp_path / "cut")
+    assert code == 0, err
     assert rows.read_bytes().startswith(done)
     for name in ("evidence.jsonl", "claim.json"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
