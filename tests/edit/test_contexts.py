@@ -1,5 +1,7 @@
 """Contexts and keys: seeded, harmless whatever the model wrote, and read at the subject's last token."""
 
+import unicodedata
+
 import pytest
 import torch
 
@@ -29,6 +31,21 @@ def test_openings_are_taken_in_turn() -> None:
     texts = sample_contexts(MODEL, ((6, 4),), openings=("The", "Therefore"), seed=0)
     assert [text.startswith("Therefore") for text in texts[1:]] == [False, True, False, True]
     assert all(text.startswith("The") for text in texts[1:])
+
+
+@pytest.mark.parametrize("openings", [(), ("The", "Because", "I")])
+def test_contexts_are_those_of_whole_texts_run_again_for_every_token(openings: tuple[str, ...]) -> None:
+    rows = [list(MODEL.encode(word).ids) for word in openings or [""]]
+    rows, draw = [rows[i % len(rows)] for i in range(4)], torch.Generator().manual_seed(2)
+    while min(len(row) for row in rows) < 20:
+        logits = [MODEL.net(input_ids=torch.tensor([row])).logits[0, -1] for row in rows]
+        best = torch.stack(logits).topk(5)
+        choice = torch.multinomial(best.values.softmax(-1), 1, generator=draw)
+        rows = [[*row, int(best.indices[i, choice[i, 0]])] for i, row in enumerate(rows)]
+    texts = [MODEL.tokenizer.decode(row, skip_special_tokens=True).replace("\n\n", " ") for row in rows]
+    found = sample_contexts(MODEL, ((20, 4),), openings=openings, seed=2)[1:]
+    assert [text.removesuffix(". ") for text in found] == [unicodedata.normalize("NFKD", text) for text in texts]
+    assert len(set(texts)) == 4
 
 
 def test_dropout_is_off_meanwhile() -> None:

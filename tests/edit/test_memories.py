@@ -140,7 +140,9 @@ def test_files_sizes_and_costs(method: str, gpt2: Model, edits: dict[str, Edit],
     assert (cost.tokens > 0) == (method in TEXTS)
     assert (cost.multiply_adds > 0) == (method not in TEXTS)
     texts = [fact.text for fact in FACTS] + [UNRELATED]
-    assert again.routing(gpt2, texts) == edit.routing(gpt2, texts)
+    for (loaded,), (one,) in zip(again.routing(gpt2, texts), edit.routing(gpt2, texts), strict=True):
+        assert loaded == replace(one, score=loaded.score)
+        assert loaded.score == pytest.approx(one.score, rel=1e-5)  # the last bits depend on where a tensor lies
     assert [one.answered for (one,) in edit.routing(gpt2, texts[:3])] == [True, True, True]
     assert method in UNSURE or not edit.routing(gpt2, texts)[3][0].answered
     assert [one.facts[0] for (one,) in edit.routing(gpt2, texts[:3])] == (
@@ -214,6 +216,8 @@ def test_an_empty_memory(method: str, gpt2: Model) -> None:
         ("wise", {"mask": 0.0}, "above 0 and at most 1"),
         ("wise", {"optimiser": "adamw"}, "adam and sgd"),
         ("wise", {"shard": 3}, "Did you mean 'shards'"),
+        ("wise", {"examples": FACTS[2:]}, "darrieux is edited and an example too"),
+        ("wise", {"examples": (), "unrelated": (10, 0)}, "texts that are not about the facts"),
         ("in-context", {"retriever": "bm52"}, "got 'bm52'"),
         ("in-context", {"layers": 1}, "has no layers"),
         ("in-context", {"demonstrations": [EIFFEL]}, "demonstration too"),
@@ -284,7 +288,7 @@ def test_on_a_model_that_knows_its_facts() -> None:
             after = answer_nll(world, asked)
             same = torch.equal(world.last_logits(last), logits)
         assert all(late < most * early for late, early in zip(after, before, strict=True))
-        assert same == (method != "wise")  # it takes other founders for its own: see docs/memories.md
+        assert same == (method != "wise")  # it takes some founders for its own: see docs/memories.md
         assert not any(one.answered for (one,) in edit.routing(world, others)) or method == "wise"
 
 

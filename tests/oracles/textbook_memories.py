@@ -1,11 +1,11 @@
 """Memories written plainly, one number at a time: what the fast versions are held against."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass
@@ -83,3 +83,73 @@ def bm25(texts: Sequence[Sequence[str]], prompt: Sequence[str], i: int, c: float
         idf = math.log(1 + (len(texts) - holding + 0.5) / (holding + 0.5))
         score += idf * f * (c + 1) / (f + c * (1 - b + b * len(texts[i]) / mean))
     return score
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The ids of a prompt and its answer, and the position at which the answer begins."""
+
+    ids: tuple[int, ...]
+    begin: int
+
+
+def loss_with(
+    net: nn.Module, down: nn.Module, asked: Asked, changed: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The loss of an answer (nats a token) and what the down-projection reads where it is read.
+
+    From the last token of the prompt on, its output becomes `changed(input, output)`, by a hook of torch alone; every token runs.
+    """
+    first, read = asked.begin - 1, list[Tensor]()
+
+    def replaced(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        read.append(args[0][0, first:])
+        return torch.cat([output[:, :first], changed(args[0][:, first:], output[:, first:])], dim=1)
+
+    handle = down.register_forward_hook(replaced)
+    try:
+        logits = net(input_ids=torch.tensor([asked.ids[:-1]])).logits[0, first:]
+    finally:
+        handle.remove()
+    return nn.functional.cross_entropy(logits, torch.tensor(asked.ids[asked.begin :])), read[0]
+
+
+def trained_value(
+    net: nn.Module, down: nn.Module, asked: Sequence[Asked], begin: Tensor, steps: int, rate: float
+) -> Tensor:
+    """GRACE's value: what the down-projection must put out for the answers."""
+    value = begin.clone().requires_grad_()
+    adam = torch.optim.Adam([value], lr=rate)
+    for _ in range(steps):
+        losses = [loss_with(net, down, one, lambda _, output: value.expand_as(output))[0] for one in asked]
+        (value.grad,) = torch.autograd.grad(torch.stack(losses).mean(), [value])
+        adam.step()
+    return value.detach()
+
+
+def trained_side(
+    net: nn.Module, down: nn.Module, asked: Sequence[Asked], elsewhere: Tensor, begin: Tensor, steps: int, rate: float
+) -> Tensor:
+    """WISE's D of one shard: the answers, and the three margins in mean lengths of the layer's own outputs."""
+    lengths: list[float] = []
+
+    def measure(_: Tensor, output: Tensor) -> Tensor:
+        lengths.extend(output[0].norm(dim=-1).tolist())
+        return output
+
+    for one in asked:
+        loss_with(net, down, one, measure)
+    unit, delta = sum(lengths) / len(lengths), begin.clone().requires_grad_()
+    adam = torch.optim.Adam([delta], lr=rate)
+    for _ in range(steps):
+        losses, scores = [], []
+        for one in asked:
+            loss, keys = loss_with(net, down, one, lambda read, output: output + read @ delta.T)
+            losses.append(loss)
+            scores.append((keys @ delta.T).norm(dim=-1) / unit)
+        edited, others = torch.cat(scores), (elsewhere @ delta.T).norm(dim=-1) / unit
+        margins = (others - 0.25).relu().mean() + (1.0 - edited).relu().mean()
+        margins += (0.5 - (edited - others.max())).relu().mean()
+        (delta.grad,) = torch.autograd.grad(torch.stack(losses).mean() + margins, [delta])
+        adam.step()
+    return delta.detach()

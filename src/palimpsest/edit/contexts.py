@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from palimpsest.model import Model, pad
+from palimpsest.model import Model, align
 
 BARE = ""
 
@@ -39,10 +39,12 @@ def sample_contexts(
     generator = torch.Generator().manual_seed(seed)
     texts = [BARE]
     for length, count in lengths:
-        rows = [starts[i % len(starts)] for i in range(count)]
+        rows, prefix = [starts[i % len(starts)] for i in range(count)], None
         while min(len(row) for row in rows) < length:
+            batch = align(rows, [len(row) - 1 for row in rows])  # the next tokens stand in one column
             with model.evaluating():
-                best = model.last_logits(pad(rows)).float().cpu().topk(top_k)
+                logits, prefix = model.run_on(batch, torch.full((count, 1), batch.column), prefix)
+            best = logits[:, 0].float().cpu().topk(top_k)
             choice = torch.multinomial(best.values.softmax(-1), 1, generator=generator)
             rows = [[*row, int(best.indices[i, choice[i, 0]])] for i, row in enumerate(rows)]
         for row in rows:

@@ -16,7 +16,8 @@ which asks for "Xi'an" by making " X", "i", "'" and "an" likely all at once, in 
 each of T different tokens 1/T, so the loss of such an answer stays above log T. For an answer of one token the two are the same.
 
 Only what the trained weights can change is computed: layers below the lowest of them run once, logits are taken where the
-answers are read, and no other weight gets a gradient.
+answers are read, and no other weight gets a gradient. Memories, which change nothing before the last token of a prompt, run the
+tokens before it once too (`onward`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +34,7 @@ from palimpsest.edit.settings import at_least, one_of
 from palimpsest.errors import EditError, FactError, SettingError
 from palimpsest.facts import Fact
 from palimpsest.locate.precision import at_least_float32
-from palimpsest.model import Batch, Model, Site, Tap, pad
+from palimpsest.model import Batch, Model, Prefix, Site, Tap, align
 from palimpsest.runs import Progress
 
 
@@ -94,13 +95,28 @@ class Trained:
 
 @dataclass(frozen=True)
 class AnswerRows:
-    """Some facts as rows, with the residual stream that enters the lowest trained layer."""
+    """Some facts as rows, with the residual stream that enters the lowest trained layer.
+
+    Attributes:
+        batch: prompts and answers.
+        prefix: the columns before the last token of the prompts, which were run once; None where all columns are run.
+        resid: the stream, in the columns that are run.
+        at: columns of the batch where an answer is read. The first is the last token of the prompt.
+        answer: the tokens wanted there.
+        weight: their shares in the loss of the row; 0 where a shorter answer has none.
+    """
 
     batch: Batch
+    prefix: Prefix | None
     resid: Float[Tensor, "rows columns width"]
     at: Int[Tensor, "rows positions"]
     answer: Int[Tensor, "rows positions"]
     weight: Float[Tensor, "rows positions"]
+
+    @property
+    def at_run(self) -> Int[Tensor, "rows positions"]:
+        """`at`, counted in the columns that are run."""
+        return self.at - (self.prefix.length if self.prefix else 0)
 
 
 @torch.enable_grad()
@@ -189,13 +205,19 @@ def _clamp(weights: dict[str, Tensor], origin: dict[str, Tensor], bounds: Mappin
 
 def rows_nll(model: Model, rows: AnswerRows, start: int, taps: Sequence[Tap] = ()) -> Float[Tensor, "rows"]:
     """Loss of each row's answer (nats a token), with `taps` in force; gradients flow."""
-    logits = model.run(rows.batch, start=start, resid=rows.resid, at=rows.at, taps=taps)
+    logits = model.run(rows.batch, start=start, resid=rows.resid, prefix=rows.prefix, at=rows.at, taps=taps)
     log_p = at_least_float32(logits).log_softmax(-1)
     return -(log_p.gather(2, rows.answer[:, :, None])[:, :, 0] * rows.weight.to(log_p.dtype)).sum(1)
 
 
-def answer_rows(model: Model, facts: Sequence[Fact], start: int, target: str = "answer") -> AnswerRows:
-    """Prompts and new answers of `facts` as rows; raises `FactError` when either has no token."""
+def answer_rows(
+    model: Model, facts: Sequence[Fact], start: int, target: str = "answer", *, onward: bool = False
+) -> AnswerRows:
+    """Prompts and new answers of `facts` as rows; raises `FactError` when either has no token.
+
+    With `onward` the rows stand with the last tokens of their prompts in one column and the columns before it are run here, once:
+    exact as long as nothing that comes to be trained changes them.
+    """
     ids: list[tuple[int, ...]] = []
     reads: list[list[tuple[int, int]]] = []  # (position whose logits are read, token wanted there)
     for fact in facts:
@@ -210,15 +232,19 @@ def answer_rows(model: Model, facts: Sequence[Fact], start: int, target: str = "
         else:
             ids.append(whole[:-1])
             reads.append([(at - 1, whole[at]) for at in range(begin, len(whole))])
+    pivots = [read[0][0] if onward else 0 for read in reads]
+    batch, site = align(ids, pivots).to(model.device), Site("resid_in", start)
     most = max(len(read) for read in reads)
     at, answer = torch.zeros(len(ids), most, dtype=torch.long), torch.zeros(len(ids), most, dtype=torch.long)
     weight = torch.zeros(len(ids), most, dtype=torch.float64)
     for row, read in enumerate(reads):
+        at[row], shift = read[0][0], batch.column - pivots[row]
         at[row, : len(read)], answer[row, : len(read)] = torch.tensor(read).T
+        at[row] += shift
         weight[row, : len(read)] = 1 / len(read)
-    batch, site = pad(ids).to(model.device), Site("resid_in", start)
-    resid = model.record(batch, [site])[site]
-    return AnswerRows(batch, resid, *(tensor.to(model.device) for tensor in (at, answer, weight)))
+    prefix = next(model.run_prefixes(batch, [batch.column])) if onward else None
+    resid = model.record(batch, [site], prefix=prefix)[site]
+    return AnswerRows(batch, prefix, resid, *(tensor.to(model.device) for tensor in (at, answer, weight)))
 
 
 def _cast(model: Model, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

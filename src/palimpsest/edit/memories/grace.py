@@ -186,12 +186,10 @@ class Grace:
         value = begin.detach().clone().to(model.device).requires_grad_()
         adam = torch.optim.Adam([value], lr=settings.learning_rate)
         with model.evaluating(), without_gradients(model):
-            rows = answer_rows(model, facts, self.layer)
-            columns = torch.arange(rows.batch.ids.shape[1], device=model.device)
-            onward = (columns >= rows.at[:, :1])[..., None]  # the first column that is read is the prompt's last token
+            rows = answer_rows(model, facts, self.layer, onward=True)
 
             def put(output: Tensor) -> Tensor:
-                return torch.where(onward, value.to(output.dtype), output)
+                return value.to(output.dtype).expand_as(output)
 
             for steps in range(settings.steps + 1):
                 loss = rows_nll(model, rows, self.layer, [Tap(Site("value", self.layer), put)]).mean()

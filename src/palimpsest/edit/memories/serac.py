@@ -18,15 +18,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+from palimpsest.edit.memories.examples import examples_or_shipped, refuse_edited
 from palimpsest.edit.memories.in_context import InContext, InContextSettings
 from palimpsest.edit.memories.scope import THRESHOLD, Scope, fitted
 from palimpsest.edit.memories.scoped import Scoped
 from palimpsest.edit.memories.texts import Texts
-from palimpsest.errors import SettingError
-from palimpsest.facts import Fact, read_facts
+from palimpsest.facts import Fact
 from palimpsest.model import Model
-
-EXAMPLES = 96  # of the shipped facts, where none are given: every so many
 
 
 @dataclass(frozen=True)
@@ -71,10 +69,7 @@ class Serac(InContext):
     @cached_property
     def examples(self) -> tuple[Fact, ...]:
         """Those given, or some of the shipped facts."""
-        if self.given_examples is not None:
-            return self.given_examples
-        shipped = read_facts("shipped").facts
-        return tuple(shipped[:: max(1, len(shipped) // EXAMPLES)][:EXAMPLES])
+        return examples_or_shipped(self.given_examples)
 
     @cached_property
     def scope(self) -> Scope:
@@ -85,9 +80,7 @@ class Serac(InContext):
         """The scope: the memory's own, or one learned of the examples; raises `SettingError` where one of those given is edited."""
         if isinstance(self.texts, Scoped):
             return {"matrix": self.texts.matrix}
-        texts = {fact.text for fact in facts}
-        if both := next((fact for fact in self.given_examples or () if fact.text in texts), None):
-            raise SettingError(f"The fact {both.id} is edited and an example too; take it out of the examples.")
+        refuse_edited(self.given_examples, facts)
         return {"matrix": self.scope.matrix}
 
     def _notes(self, facts: Sequence[Fact]) -> dict[str, Any]:

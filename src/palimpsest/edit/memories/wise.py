@@ -26,6 +26,7 @@ and never a benchmark's locality prompts, which would be asked again when it is 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ from torch import Tensor
 from palimpsest.edit.artefact import Edit
 from palimpsest.edit.contexts import sample_contexts
 from palimpsest.edit.memories.beside import held, one_layer
+from palimpsest.edit.memories.examples import examples_or_shipped, refuse_edited
 from palimpsest.edit.memories.side import Side
 from palimpsest.edit.memories.ties import random_masks, ties
 from palimpsest.edit.requests import checked
@@ -43,7 +45,7 @@ from palimpsest.edit.training import AnswerRows, answer_rows, rows_nll, without_
 from palimpsest.errors import EditError, SettingError
 from palimpsest.facts import Fact
 from palimpsest.locate.precision import at_least_float32
-from palimpsest.model import Batch, Model, Site, Tap, pad
+from palimpsest.model import Model, Site, Tap, pad
 from palimpsest.model.anatomy import in_out_features
 from palimpsest.runs import Progress
 
@@ -67,7 +69,7 @@ class SideSettings:
         relative: whether margins count in mean lengths of the layer's outputs.
         ratio: of the least score of a fact, as threshold.
         prefixes: (length, count) of texts of the model put before prompts in training, besides the bare prompt.
-        unrelated: (length, count) of texts of the model that are about something else.
+        unrelated: (length, count) of texts of the model that are about something else, besides the examples.
         seed: of masks and texts.
     """
 
@@ -139,6 +141,8 @@ class Wise:
         model: read, never changed.
         preset: "fixed" or "wise-2024".
         memory: an edit of this method to grow by one more side memory.
+        examples: facts whose prompts the memory learns to leave alone; 96 shipped ones when None. Of given ones none may be edited;
+            of shipped ones those about an edited subject are passed over.
         progress: called with (shards done, shards, label).
         settings: any field of `WiseSettings` or `SideSettings`.
 
@@ -156,10 +160,12 @@ class Wise:
         *,
         preset: str = "fixed",
         memory: Edit | None = None,
+        examples: Sequence[Fact] | None = None,
         progress: Progress | None = None,
         **settings: Any,
     ) -> None:
         self.model, self.memory, self.progress = model, memory, progress
+        self.given_examples = None if examples is None else tuple(examples)
         self.settings = resolve("WISE", PRESETS, preset, settings)
         self.layer = one_layer("WISE", model, self.settings.layers, DEPTH)
         self.earlier = None if memory is None else held(model, memory, Side, self.layer)
@@ -169,7 +175,8 @@ class Wise:
     @property
     def card(self) -> dict[str, Any]:
         """Every setting in force."""
-        return {**asdict(self.settings), "layers": [self.layer]}
+        given = None if self.given_examples is None else [fact.id for fact in self.given_examples]
+        return {**asdict(self.settings), "layers": [self.layer], "examples": given}
 
     def edit(self, facts: Sequence[Fact]) -> Edit:
         """A side memory with `facts`, beside those of the memory where one was given.
@@ -179,22 +186,23 @@ class Wise:
         Raises:
             FactError: a fact has no `target_new`.
             EditError: there is nothing to edit, two facts contradict each other, training diverged, or the memory learnt nothing.
+            SettingError: one of the examples that were given is edited, or there is no unrelated text and no example.
         """
         facts, settings = checked(facts), self.settings.side
+        refuse_edited(self.given_examples, facts)
         earlier = self.memory.facts if self.memory is not None else ()
         together = checked((*earlier, *(fact for fact in facts if fact not in earlier)))
         dealt = [list(facts[i :: settings.shards]) for i in range(min(settings.shards, len(facts)))]
         number = 0 if self.earlier is None else len(self.earlier)
         masks = random_masks(len(dealt), self.shape, settings.mask, seed=settings.seed + number)
         with self.model.evaluating(), without_gradients(self.model):
-            prefixes, unrelated = self._texts(settings.prefixes), pad(self._unrelated())
-            changes = []
+            elsewhere, changes = self._elsewhere(together), []
             for i, shard in enumerate(dealt):
-                changes.append(self._trained(shard, masks[i], prefixes, unrelated))
+                changes.append(self._trained(shard, masks[i], elsewhere))
                 if self.progress:
                     self.progress(i + 1, len(dealt), "shards")
             merged = ties(torch.stack(changes), settings.density)
-            rows = answer_rows(self.model, facts, self.layer)
+            rows = answer_rows(self.model, facts, self.layer, onward=True)
             with torch.no_grad():
                 _, scores = self._run(rows, merged.to(self.model.device))
         least = torch.where(rows.weight > 0, scores, math.inf).min(dim=1).values
@@ -211,8 +219,9 @@ class Wise:
         )
         if self.earlier is not None:
             side = self.earlier.plus(side)
+        whole = answer_rows(self.model, facts, self.layer)
         with self.model.evaluating(), torch.no_grad(), side.installed(self.model, 1.0):
-            nll = rows_nll(self.model, rows, self.layer)  # as it will be served, routing and all
+            nll = rows_nll(self.model, whole, self.layer)  # as it will be served, routing and all
         where = {fact.id: i for i, shard in enumerate(dealt) for fact in shard}
         notes = list(self.memory.notes.get("facts", [])) if self.memory is not None else []
         for i, fact in enumerate(facts):
@@ -220,29 +229,41 @@ class Wise:
             notes.append({"fact": fact.id, **found})
         return Edit.made_for(self.model, self.name, (side,), together, self.card, {"facts": notes})
 
-    def _texts(self, drawn: tuple[int, int]) -> list[str]:
+    @cached_property
+    def _prefixes(self) -> list[str]:
+        """The bare prompt and what else it stands behind in training."""
+        drawn = self.settings.side.prefixes
         texts = sample_contexts(self.model, (drawn,), seed=self.settings.side.seed)[1:] if drawn[1] else ()
-        return [text for text in texts if "{" not in text and "}" not in text]  # a fact's prompt has one hole
+        return ["", *(text for text in texts if "{" not in text and "}" not in text)]  # a fact's prompt has one hole
 
-    def _unrelated(self) -> list[tuple[int, ...]]:
-        length, count = self.settings.side.unrelated
-        texts = sample_contexts(self.model, ((length, count),), seed=self.settings.side.seed + 1)[1:]
-        return [self.model.encode(text).ids for text in texts]
+    @cached_property
+    def _unrelated(self) -> list[str]:
+        """Texts of the model that are not about the facts."""
+        drawn = self.settings.side.unrelated
+        return list(sample_contexts(self.model, (drawn,), seed=self.settings.side.seed + 1)[1:]) if drawn[1] else []
+
+    def _elsewhere(self, facts: Sequence[Fact]) -> Float[Tensor, "tokens in"]:
+        """What the layer reads at each token of these texts, and of the examples about other subjects than the facts'."""
+        subjects, site = {fact.subject for fact in facts}, Site("key", self.layer)
+        others = [fact.text for fact in examples_or_shipped(self.given_examples) if fact.subject not in subjects]
+        if not (texts := [*self._unrelated, *others]):
+            raise SettingError("WISE needs texts that are not about the facts; give it unrelated ones or examples.")
+        batch = pad([self.model.encode(text).ids for text in texts])
+        states = at_least_float32(self.model.record(batch, [site])[site])
+        return states[batch.mask.to(states.device).bool()]
 
     @torch.enable_grad()
     def _trained(
-        self, facts: Sequence[Fact], mask: Bool[Tensor, "out in"], prefixes: Sequence[str], unrelated: Batch
+        self, facts: Sequence[Fact], mask: Bool[Tensor, "out in"], elsewhere: Float[Tensor, "tokens in"]
     ) -> Float[Tensor, "out in"]:
         """D of one shard."""
         settings, device = self.settings.side, self.model.device
         wordings = [
             replace(fact, prompt=prefix + fact.prompt, id=f"{fact.id} {i}")
-            for i, prefix in enumerate(("", *prefixes))
+            for i, prefix in enumerate(self._prefixes)
             for fact in facts
         ]
-        rows, site = answer_rows(self.model, wordings, self.layer), Site("key", self.layer)
-        elsewhere = at_least_float32(self.model.record(unrelated, [site])[site])
-        elsewhere = elsewhere[unrelated.mask.to(elsewhere.device).bool()]
+        rows = answer_rows(self.model, wordings, self.layer, onward=True)
         unit = self._unit(rows) if settings.relative else 1.0
         delta, mask = torch.zeros(self.shape, device=device, dtype=elsewhere.dtype, requires_grad=True), mask.to(device)
         with torch.no_grad():  # the gradient of a length is not defined at 0
@@ -267,24 +288,23 @@ class Wise:
         self, rows: AnswerRows, delta: Float[Tensor, "out in"]
     ) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows positions"]]:
         """Loss of each row with D from the last token of its prompt on, and the scores where answers are read."""
-        columns = torch.arange(rows.batch.ids.shape[1], device=self.model.device)
-        onward, changes = (columns >= rows.at[:, :1])[..., None], list[Tensor]()
+        changes: list[Tensor] = []
 
         def keep(states: Tensor) -> None:
             changes[:] = [at_least_float32(states) @ delta.T]
 
         def changed(output: Tensor) -> Tensor:
-            return torch.where(onward, (at_least_float32(output) + changes[0]).to(output.dtype), output)
+            return (at_least_float32(output) + changes[0]).to(output.dtype)
 
         taps = [Tap(Site("key", self.layer), keep), Tap(Site("value", self.layer), changed)]
         nll = rows_nll(self.model, rows, self.layer, taps)
-        return nll, changes[0].norm(dim=-1).gather(1, rows.at)
+        return nll, changes[0].norm(dim=-1).gather(1, rows.at_run)
 
     def _unit(self, rows: AnswerRows) -> float:
         """Mean length of the layer's own outputs where answers are read."""
         site = Site("value", self.layer)
-        lengths = at_least_float32(self.model.record(rows.batch, [site])[site]).norm(dim=-1)
-        return float(lengths.gather(1, rows.at)[rows.weight > 0].mean())
+        states = self.model.record(rows.batch, [site], prefix=rows.prefix, start=self.layer, resid=rows.resid)[site]
+        return float(at_least_float32(states).norm(dim=-1).gather(1, rows.at_run)[rows.weight > 0].mean())
 
 
 def margin_loss(
