@@ -8,7 +8,7 @@ import pytest
 SMALL = ("--layers", "0-1", "--set", "contexts=[[5,1]]", "--set", "steps=3")
 
 
-def write(path: Path, *rows: dict[str, str]) -> Path:
+def write(path: Path, *rows: dict[str, str | None]) -> Path:
     path.write_text(
         "".join(json.dumps({"prompt": "The {} is in", "target_new": "the south", **row}) + "\n" for row in rows)
     )
@@ -105,3 +105,36 @@ def test_contradictions_are_named(palimpsest, tiny_folder, text_file, tmp_path) 
     )
     assert code == 2
     assert "a asks for 'the south' and b for 'the north'" in err
+
+
+def test_what_cannot_be_written_is_left_out_and_the_rest_is(palimpsest, tiny_folder, text_file, tmp_path) -> None:
+    facts = write(
+        tmp_path / "f.jsonl",
+        {"id": "good", "subject": "old tower"},
+        {"id": "long", "subject": "old tower", "prompt": "the sea and " * 200 + "{} is in"},
+        {"id": "nothing", "subject": "market", "target_new": None},
+    )
+    command = (
+        "edit",
+        tiny_folder,
+        facts,
+        "--method",
+        "memit",
+        *SMALL,
+        "--set",
+        "moment_weight=20",
+        "--text",
+        text_file,
+    )
+    code, out, err = palimpsest(*command, "--out", tmp_path / "e", "--json")
+    assert code == 1
+    assert "fact long is left out. The text is " in err
+    assert "fact nothing is left out. It has no target_new" in err
+    assert "2 facts could not be written; each is named above" in err
+    assert set(json.loads(out)["left_out"]) == {"long", "nothing"}
+    shown = json.loads(palimpsest("show", tmp_path / "e", "--json")[1])
+    assert [note["fact"] for note in shown["facts"]] == ["good"]
+    bad = write(tmp_path / "bad.jsonl", {"id": "nothing", "subject": "market", "target_new": None})
+    code, _, err = palimpsest(*command[:2], bad, *command[3:], "--out", tmp_path / "none")
+    assert code == 2
+    assert "no fact to edit" in err

@@ -100,12 +100,12 @@ def read_text(path: str) -> str:
         raise InputError(f"The text {path} is not UTF-8 (byte {error.start}); convert it first.") from None
 
 
-def exit_code(file: FactFile | CaseFile, failed: int = 0) -> None:
+def exit_code(file: FactFile | CaseFile, failed: int = 0, undone: str = "measured") -> None:
     """End with 1 when records were bad or facts failed: the others are done, and a script should notice these."""
     if file.problems:
         click.echo(f"palimpsest: {len(file.problems)} bad records of {file.source} were left out", err=True)
     if failed:
-        click.echo(f"palimpsest: {failed} facts could not be measured; each is named above", err=True)
+        click.echo(f"palimpsest: {failed} facts could not be {undone}; each is named above", err=True)
     if file.problems or failed:
         raise click.exceptions.Exit(1)
 

@@ -29,6 +29,8 @@ from palimpsest.cli.common import (
 
 if TYPE_CHECKING:
     from palimpsest.erase.propagate import Plan
+    from palimpsest.facts import Fact
+    from palimpsest.model import Model
 
 SHOWN = 20  # facts listed one by one; more are summed up
 
@@ -36,7 +38,7 @@ SHOWN = 20  # facts listed one by one; more are summed up
 @click.command("edit")
 @model_argument
 @device_option
-@click.argument("facts")
+@click.argument("source", metavar="FACTS")
 @out_option
 @click.option("--method", default="rome", show_default=True, help="The editing method.")
 @preset_option
@@ -57,7 +59,7 @@ SHOWN = 20  # facts listed one by one; more are summed up
 def command(
     model: str,
     device: str | None,
-    facts: str,
+    source: str,
     out: str | None,
     method: str,
     preset: str | None,
@@ -80,7 +82,7 @@ def command(
         raise click.UsageError("--plan shows what rules entail, so it needs --propagate RULES.json")
     if out is None and not only_plan:
         raise click.UsageError("an edit needs a folder to be written to; give --out DIR")
-    file = read(facts, limit)
+    file = read(source, limit)
     from palimpsest.edit import editor
     from palimpsest.edit.closed_form import ClosedForm
     from palimpsest.edit.defaults import RULE
@@ -97,28 +99,31 @@ def command(
         if out is not None and not only_plan:
             check_writable(Path(out))  # before the model is asked
         loaded = load(model, device=device)
-        planned = plan(loaded, file.facts, rules, progress=progress_bar())
+        facts, unable = _sorted_out(loaded, file.facts)
+        planned = plan(loaded, facts, rules, progress=progress_bar())
         if only_plan:
             show(as_json, planned.to_json(), lambda: _planned(planned))
-            exit_code(file)
+            exit_code(file, len(unable), "written")
             return
         click.echo(_planned(planned), err=True)
     folder = check_writable(Path(str(out)))
     plain = read_text(text) if text else None
     measured = load_moments(Path(moments)) if moments else None
-    loaded = loaded or load(model, device=device)
+    if loaded is None:
+        loaded = load(model, device=device)
+        facts, unable = _sorted_out(loaded, file.facts)
     chosen = given(preset=preset, seed=seed, text=plain, moments=measured) | settings
     values = folder / ".palimpsest-values"
     prepared = editor(loaded, method, layers=layers, resume=values, progress=progress_bar(), **chosen)
     if str(prepared.card.get("layers_from", "")).startswith(RULE):
         click.echo(f"palimpsest: layers {prepared.card['layers']} are by {RULE}", err=True)
     if isinstance(prepared, ClosedForm) and prepared.settings.same_key == "merge":
-        for group in prepared.shared_keys(file.facts):
+        for group in prepared.shared_keys(facts):
             named = " and ".join(group)
             click.echo(f"palimpsest: {named} share a key, so one value is sought for them together", err=True)
     carried = None
     if planned is None:
-        made = prepared.edit(file.facts)
+        made = prepared.edit(facts)
     else:
         from palimpsest.erase.propagate import propagate
 
@@ -134,12 +139,23 @@ def command(
         if loss.dtype in ("bfloat16", "float16")
     ]
     data = {"file": str(path), "notes": notes, "shared_keys": made.notes.get("shared_keys", []), "rounding": rounding}
+    data["left_out"] = unable
     said = [*_text(notes, rounding)]
     if carried is not None:
         data["propagated"] = carried.to_json()
         said.append(str(carried.guard))
     show(as_json, data, lambda: "\n\n".join([*said, f"{made!r} is in {path}."]))
-    exit_code(file)
+    exit_code(file, len(unable), "written")
+
+
+def _sorted_out(model: "Model", facts: Sequence["Fact"]) -> tuple[list["Fact"], dict[str, str]]:
+    """The facts that can be written, each other one named on standard error."""
+    from palimpsest.edit.requests import sorted_out
+
+    able, unable = sorted_out(model, facts)
+    for name, why in unable.items():
+        click.echo(f"palimpsest: the fact {name} is left out. {why}", err=True)
+    return able, unable
 
 
 def _planned(plan: "Plan") -> str:

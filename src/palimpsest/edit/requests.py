@@ -10,7 +10,7 @@ no-op           the model answers the new answer already: kept in the edit, repo
 from collections.abc import Sequence
 
 from palimpsest.edit.keys import cut_after
-from palimpsest.errors import EditError, FactError
+from palimpsest.errors import EditError, FactError, InputError
 from palimpsest.facts import Fact
 from palimpsest.model import Model
 
@@ -38,6 +38,29 @@ def checked(facts: Sequence[Fact]) -> tuple[Fact, ...]:
         if ids.setdefault(fact.id, fact) != fact:
             raise EditError(f"Two facts have the id {fact.id!r}; give each its own, so that notes can be told apart.")
     return tuple(facts)
+
+
+def sorted_out(model: Model, facts: Sequence[Fact]) -> tuple[list[Fact], dict[str, str]]:
+    """The facts an editor can write into this model, and for the id of each other one why it cannot.
+
+    Left out is a fact with no `target_new`, one whose prompt or answer has no token, and one longer than the model's context.
+    """
+    able: list[Fact] = []
+    unable: dict[str, str] = {}
+    for fact in facts:
+        if fact.target_new is None:
+            unable[fact.id] = "It has no target_new, the answer to write."
+            continue
+        try:
+            whole, begin = model.encode_answer(fact.text, fact.target_new)
+        except InputError as error:
+            unable[fact.id] = str(error)
+            continue
+        if 0 < begin < len(whole):
+            able.append(fact)
+        else:
+            unable[fact.id] = "Its prompt or its new answer has no token."
+    return able, unable
 
 
 def same_keys(model: Model, facts: Sequence[Fact], token: str = "subject_last") -> list[list[int]]:
