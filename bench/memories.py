@@ -1,10 +1,11 @@
-"""Training a memory: every token of every prompt in every step, and only those from the last one of the prompt on, side by side.
+"""Training a memory: plainly, and as the library does it, side by side.
 
     PALIMPSEST_RECORDS=data/ python bench/memories.py [--facts 4] [--steps 5] [--threads 1]
 
 smollm2, float32, CounterFact records. GRACE learns one value a fact, WISE one side copy for all, with the settings of the preset
-"fixed" but for the steps. The plain versions are those of the tests, one prompt after the other. What WISE writes and reads before
-it trains is left out of both: the texts are drawn beforehand, and what the layer gets of them is read again alone and taken off.
+"fixed", except that every step is taken, and that WISE has no examples and keeps all it learnt. Plain is the training of the
+tests: every layer and every token, one prompt after the other. The library runs the layers below the memory and the tokens before
+the last one of the prompt once, and all prompts in one batch. What WISE writes and reads before it trains is in neither.
 """
 
 import argparse
@@ -21,7 +22,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import palimpsest as pal
 from oracles import textbook_memories as textbook
-from palimpsest.edit.contexts import sample_contexts
 from palimpsest.edit.memories.codebook import Codebook
 from palimpsest.edit.memories.grace import Grace
 from palimpsest.edit.memories.side import Side
@@ -30,11 +30,6 @@ from palimpsest.facts import Fact
 from palimpsest.model import Model, Site, pad
 
 ROOT = Path(__file__).parents[1]
-
-
-def asked_of(model: Model, fact: Fact) -> textbook.Asked:
-    """Ids of a prompt and its new answer."""
-    return textbook.Asked(*model.encode_answer(fact.text, str(fact.target_new)))
 
 
 def apart(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -49,7 +44,7 @@ def grace(model: Model, facts: list[Fact], steps: int) -> dict[str, float]:
     begun = time.process_time()
     expected = []
     for fact in facts:
-        asked = asked_of(model, fact)
+        asked = textbook.asked_of(model, fact)
         begin = model.record(pad([asked.ids[: asked.begin]]), [site])[site][0, -1]
         expected.append(textbook.trained_value(model.net, down, [asked], begin, steps, 1.0))
     between = time.process_time()
@@ -63,15 +58,10 @@ def wise(model: Model, facts: list[Fact], steps: int) -> dict[str, float]:
     """One side copy."""
     editor = Wise(model, steps=steps, density=1.0, examples=())
     side, down = editor.settings.side, model.anatomy.down(editor.layer).module
-    drawn = sample_contexts(model, (side.prefixes,), seed=side.seed)[1:]
-    prefixes = ["", *(text for text in drawn if not {"{", "}"} & set(text))]
-    asked = [asked_of(model, replace(fact, prompt=text + fact.prompt)) for text in prefixes for fact in facts]
-    texts = pad([model.encode(text).ids for text in sample_contexts(model, (side.unrelated,), seed=side.seed + 1)[1:]])
-    site = Site("key", editor.layer)
-    elsewhere = model.record(texts, [site])[site][texts.mask.bool()]
+    prefixes = ("", *editor.prefixes)
+    asked = [textbook.asked_of(model, replace(fact, prompt=text + fact.prompt)) for text in prefixes for fact in facts]
+    elsewhere = editor._elsewhere(facts)
     begin = torch.randn(editor.shape, generator=torch.Generator().manual_seed(side.seed)) * 1e-4
-    drawn = editor._prefixes, editor._elsewhere(facts)  # the texts of an editor are written once
-    assert len(drawn[0]) == len(prefixes)
     begun = time.process_time()
     editor._elsewhere(facts)
     reading = time.process_time() - begun

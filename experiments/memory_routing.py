@@ -19,6 +19,7 @@ import palimpsest as pal
 from all_methods import WAYS, file_of, sequence  # beside this file
 from edit_methods import REPORT, records
 from palimpsest.edit import Edit
+from palimpsest.edit.memories.examples import examples_or_shipped
 from palimpsest.errors import ModelError
 from palimpsest.facts import Fact
 from palimpsest.model import Model
@@ -31,8 +32,9 @@ EDITED, OTHERS = 30, 100
 
 
 def prompts(edited: Sequence[Fact], others: Sequence[Fact]) -> dict[str, list[tuple[str, str]]]:
-    """(id of the record, prompt) of each kind; what is an edited prompt or has an edited subject is no unrelated prompt."""
+    """(id of the record, prompt) of each kind; what is an edited prompt, has an edited subject or taught a memory is not unrelated."""
     asked, subjects = {fact.text for fact in edited}, {fact.subject for fact in edited}
+    asked |= {fact.text for fact in examples_or_shipped(None)}  # of SERAC and WISE
     neighbours = [(fact.id, probe.prompt) for fact in edited for probe in fact.neighbours]
     return {
         "edited": [(fact.id, fact.text) for fact in edited],

@@ -137,7 +137,8 @@ def write() -> None:
 
 Memories of the same {EDITED} CounterFact records on smollm2, each with the settings and steps it has in the table of all methods, none of them tuned on these records
 or on others of CounterFact. Each is asked about the edited prompts, their paraphrases, the neighbourhood prompts of the same records (the same relation, another
-subject), and prompts of records that were not edited. The first two should be answered, the last two should not.
+subject), and prompts of records that were not edited. The first two should be answered, the last two should not; none of these is an
+example that taught SERAC or WISE.
 
 {figure(found)}
 

@@ -129,12 +129,20 @@ def test_what_cannot_be_written_is_left_out_and_the_rest_is(palimpsest, tiny_fol
     code, out, err = palimpsest(*command, "--out", tmp_path / "e", "--json")
     assert code == 1
     assert "fact long is left out. The text is " in err
-    assert "fact nothing is left out. It has no target_new" in err
+    assert "fact nothing is left out. The fact nothing ('The market is in') has no target_new" in err
     assert "2 facts could not be written; each is named above" in err
-    assert set(json.loads(out)["left_out"]) == {"long", "nothing"}
+    assert [one["fact"] for one in json.loads(out)["left_out"]] == ["long", "nothing"]
     shown = json.loads(palimpsest("show", tmp_path / "e", "--json")[1])
     assert [note["fact"] for note in shown["facts"]] == ["good"]
     bad = write(tmp_path / "bad.jsonl", {"id": "nothing", "subject": "market", "target_new": None})
     code, _, err = palimpsest(*command[:2], bad, *command[3:], "--out", tmp_path / "none")
     assert code == 2
     assert "no fact to edit" in err
+
+
+def test_neurons_are_erased_for_facts_that_ask_for_nothing(palimpsest, tiny_folder, tmp_path) -> None:
+    facts = write(tmp_path / "f.jsonl", {"subject": "old tower", "target_true": "north", "target_new": None})
+    command = ("edit", tiny_folder, facts, "--method", "neurons", "--set", "mode=erase", "--out", tmp_path / "e")
+    code, _, err = palimpsest(*command)
+    assert code == 0, err
+    assert json.loads(palimpsest("show", tmp_path / "e", "--json")[1])["settings"]["mode"] == "erase"

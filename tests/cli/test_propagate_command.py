@@ -39,6 +39,21 @@ def test_the_command_shows_the_plan_first_and_writes_nothing_with_plan(
     assert len(pal.Edit.load(out / "edit.safetensors").facts) >= 2
 
 
+def test_the_plan_is_of_the_facts_that_can_be_written(
+    palimpsest: Callable[..., tuple[int, str, str]], tiny_folder: Path, tmp_path: Path
+) -> None:
+    facts, rules = tmp_path / "facts.jsonl", tmp_path / "rules.json"
+    good = Fact("Eiffel Tower", "The {} is located in the city of", "Paris", "Rome", id="e", relation="city")
+    open_one = Fact("Big Ben", "The {} is located in the city of", "London", id="open", relation="city")
+    write_facts(facts, [good, open_one])
+    write_rules(rules_from(RULES), rules)
+    code, said, err = palimpsest("edit", tiny_folder, facts, "--propagate", rules, "--plan", "--json")
+    assert code == 1
+    assert "the fact open is left out" in err
+    assert [one["fact"] for one in json.loads(said)["left_out"]] == ["open"]
+    assert "Big Ben" not in json.dumps(json.loads(said)["steps"])
+
+
 def test_the_command_names_mistakes(
     palimpsest: Callable[..., tuple[int, str, str]], tiny_folder: Path, facts_file: Path, tmp_path: Path
 ) -> None:

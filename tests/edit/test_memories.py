@@ -141,8 +141,9 @@ def test_files_sizes_and_costs(method: str, gpt2: Model, edits: dict[str, Edit],
     assert (cost.multiply_adds > 0) == (method not in TEXTS)
     texts = [fact.text for fact in FACTS] + [UNRELATED]
     for (loaded,), (one,) in zip(again.routing(gpt2, texts), edit.routing(gpt2, texts), strict=True):
-        assert loaded == replace(one, score=loaded.score)
-        assert loaded.score == pytest.approx(one.score, rel=1e-5)  # the last bits depend on where a tensor lies
+        if method == "wise":  # the last bits of a product depend on where a tensor lies
+            assert loaded.score == pytest.approx(one.score, rel=1e-5)
+        assert loaded == (replace(one, score=loaded.score) if method == "wise" else one)
     assert [one.answered for (one,) in edit.routing(gpt2, texts[:3])] == [True, True, True]
     assert method in UNSURE or not edit.routing(gpt2, texts)[3][0].answered
     assert [one.facts[0] for (one,) in edit.routing(gpt2, texts[:3])] == (

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from palimpsest.facts import Fact
+from palimpsest.model import Model
+
 
 @dataclass
 class Code:
@@ -91,6 +94,11 @@ class Asked:
 
     ids: tuple[int, ...]
     begin: int
+
+
+def asked_of(model: Model, fact: Fact) -> Asked:
+    """A fact with its new answer."""
+    return Asked(*model.encode_answer(fact.text, str(fact.target_new)))
 
 
 def loss_with(

@@ -76,7 +76,8 @@ def command(
     """Write FACTS into MODEL as DIR/edit.safetensors. The model itself is not changed.
 
     The same command goes on with an edit that was interrupted. With --propagate the plan is shown first: what follows from the
-    facts by the rules, and what the model says of it now; --plan stops there.
+    facts by the rules, and what the model says of it now; --plan stops there. A fact that cannot be written (it has no answer to
+    write, or the model cannot read it) is named and left out, the others are written, and the command ends with 1.
     """
     if only_plan and rules_path is None:
         raise click.UsageError("--plan shows what rules entail, so it needs --propagate RULES.json")
@@ -95,26 +96,27 @@ def command(
         from palimpsest.erase.propagate import derive, plan, read_rules
 
         rules = read_rules(rules_path)
-        derive(file.facts, rules)  # what is wrong with rules and facts is said before a model is loaded
+        # what is wrong with rules and facts is said before a model is loaded
+        derive([fact for fact in file.facts if fact.target_new is not None], rules)
         if out is not None and not only_plan:
             check_writable(Path(out))  # before the model is asked
         loaded = load(model, device=device)
         facts, unable = _sorted_out(loaded, file.facts)
         planned = plan(loaded, facts, rules, progress=progress_bar())
         if only_plan:
-            show(as_json, planned.to_json(), lambda: _planned(planned))
+            show(as_json, planned.to_json() | _left_out(unable), lambda: _planned(planned))
             exit_code(file, len(unable), "written")
             return
         click.echo(_planned(planned), err=True)
     folder = check_writable(Path(str(out)))
     plain = read_text(text) if text else None
     measured = load_moments(Path(moments)) if moments else None
-    if loaded is None:
-        loaded = load(model, device=device)
-        facts, unable = _sorted_out(loaded, file.facts)
+    loaded = loaded or load(model, device=device)
     chosen = given(preset=preset, seed=seed, text=plain, moments=measured) | settings
     values = folder / ".palimpsest-values"
     prepared = editor(loaded, method, layers=layers, resume=values, progress=progress_bar(), **chosen)
+    if planned is None:
+        facts, unable = _sorted_out(loaded, file.facts, getattr(prepared, "needs_answer", True))
     if str(prepared.card.get("layers_from", "")).startswith(RULE):
         click.echo(f"palimpsest: layers {prepared.card['layers']} are by {RULE}", err=True)
     if isinstance(prepared, ClosedForm) and prepared.settings.same_key == "merge":
@@ -139,7 +141,7 @@ def command(
         if loss.dtype in ("bfloat16", "float16")
     ]
     data = {"file": str(path), "notes": notes, "shared_keys": made.notes.get("shared_keys", []), "rounding": rounding}
-    data["left_out"] = unable
+    data |= _left_out(unable)
     said = [*_text(notes, rounding)]
     if carried is not None:
         data["propagated"] = carried.to_json()
@@ -148,14 +150,21 @@ def command(
     exit_code(file, len(unable), "written")
 
 
-def _sorted_out(model: "Model", facts: Sequence["Fact"]) -> tuple[list["Fact"], dict[str, str]]:
-    """The facts that can be written, each other one named on standard error."""
+def _sorted_out(
+    model: "Model", facts: Sequence["Fact"], answers: bool = True
+) -> tuple[list["Fact"], list[tuple["Fact", str]]]:
+    """The facts that can be in an edit, each other one named on standard error."""
     from palimpsest.edit.requests import sorted_out
 
-    able, unable = sorted_out(model, facts)
-    for name, why in unable.items():
-        click.echo(f"palimpsest: the fact {name} is left out. {why}", err=True)
+    able, unable = sorted_out(model, facts, answers=answers)
+    for fact, why in unable:
+        click.echo(f"palimpsest: the fact {fact.id} is left out. {why}", err=True)
     return able, unable
+
+
+def _left_out(unable: Sequence[tuple["Fact", str]]) -> dict[str, Any]:
+    """What is said of facts that were left out."""
+    return {"left_out": [{"fact": fact.id, "why": why} for fact, why in unable]}
 
 
 def _planned(plan: "Plan") -> str:

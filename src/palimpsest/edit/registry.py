@@ -42,7 +42,10 @@ GROUP = "palimpsest.methods"
 
 @runtime_checkable
 class Editor(Protocol):
-    """A method bound to a model. `card` is plain data: every setting, default or given, that its edits depend on."""
+    """A method bound to a model. `card` is plain data: every setting, default or given, that its edits depend on.
+
+    One that takes facts without a `target_new` has `needs_answer = False` besides.
+    """
 
     name: str
 

@@ -10,7 +10,7 @@ no-op           the model answers the new answer already: kept in the edit, repo
 from collections.abc import Sequence
 
 from palimpsest.edit.keys import cut_after
-from palimpsest.errors import EditError, FactError, InputError
+from palimpsest.errors import EditError, FactError, PalimpsestError
 from palimpsest.facts import Fact
 from palimpsest.model import Model
 
@@ -40,27 +40,36 @@ def checked(facts: Sequence[Fact]) -> tuple[Fact, ...]:
     return tuple(facts)
 
 
-def sorted_out(model: Model, facts: Sequence[Fact]) -> tuple[list[Fact], dict[str, str]]:
-    """The facts an editor can write into this model, and for the id of each other one why it cannot.
+def sorted_out(
+    model: Model, facts: Sequence[Fact], *, answers: bool = True
+) -> tuple[list[Fact], list[tuple[Fact, str]]]:
+    """The facts that can be in an edit of this model, and each other one with the reason why it cannot.
 
-    Left out is a fact with no `target_new`, one whose prompt or answer has no token, and one longer than the model's context.
+    Looked at are the bare prompt and, where `answers`, the new answer: a method that puts texts before a prompt may still find it
+    too long.
     """
-    able: list[Fact] = []
-    unable: dict[str, str] = {}
-    for fact in facts:
-        if fact.target_new is None:
-            unable[fact.id] = "It has no target_new, the answer to write."
-            continue
-        try:
-            whole, begin = model.encode_answer(fact.text, fact.target_new)
-        except InputError as error:
-            unable[fact.id] = str(error)
-            continue
-        if 0 < begin < len(whole):
-            able.append(fact)
-        else:
-            unable[fact.id] = "Its prompt or its new answer has no token."
-    return able, unable
+    reasons = [(fact, (why_unwritable if answers else why_unreadable)(model, fact)) for fact in facts]
+    return [fact for fact, why in reasons if not why], [(fact, why) for fact, why in reasons if why]
+
+
+def why_unwritable(model: Model, fact: Fact) -> str:
+    """Why a fact is in no edit that writes a new answer; "" where it can be in one."""
+    if fact.target_new is None:
+        return (
+            f"The fact {fact.id} ({fact.text!r}) has no target_new, so it is in no edit; give it the answer to write."
+        )
+    return why_unreadable(model, fact)
+
+
+def why_unreadable(model: Model, fact: Fact) -> str:
+    """Why the tokenizer does not read a fact; "" where it does."""
+    try:
+        model.encode_answer(fact.text, fact.target_new or fact.text)
+    except PalimpsestError as error:
+        return str(error)
+    except Exception as error:  # a tokenizer may raise anything; half a surrogate pair is enough
+        return f"The tokenizer of {model.name} cannot read the fact {fact.id!a} ({error}), so it is in no edit."
+    return ""
 
 
 def same_keys(model: Model, facts: Sequence[Fact], token: str = "subject_last") -> list[list[int]]:

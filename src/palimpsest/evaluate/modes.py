@@ -10,13 +10,13 @@ from typing import Protocol, runtime_checkable
 
 from palimpsest.edit import Edit
 from palimpsest.edit.registry import Editor
-from palimpsest.errors import EditError, FactError, PalimpsestError
+from palimpsest.edit.requests import why_unreadable
+from palimpsest.errors import EditError, FactError
 from palimpsest.evaluate.answering import answer
 from palimpsest.evaluate.asks import Ask
 from palimpsest.evaluate.kept_texts import kept_texts
 from palimpsest.evaluate.scores import Record
 from palimpsest.evaluate.suite import Answers, Suite
-from palimpsest.facts import Fact
 from palimpsest.facts.case import Case
 from palimpsest.model import Model
 
@@ -96,7 +96,7 @@ class EachItsOwn:
         if not case.facts:
             raise FactError(f"The case {case.id} has no fact to edit; measure it with an edit, or in another mode.")
         for fact in case.facts:
-            if why := unreadable(self.model, fact):
+            if why := why_unreadable(self.model, fact):
                 raise EditError(why)
         edit = self.editor.edit(list(case.facts))
         record["edit"] = dict(edit.notes)
@@ -164,17 +164,6 @@ def refuse_failed(case: Case, failed: Mapping[str, str]) -> None:
     """Raise `EditError` where the case could not be written."""
     if case.id in failed:
         raise EditError(failed[case.id])
-
-
-def unreadable(model: Model, fact: Fact) -> str:
-    """Why the tokenizer does not read a fact; "" where it does."""
-    try:
-        model.encode_answer(fact.text, fact.target_new or fact.text)
-    except PalimpsestError as error:
-        return str(error)
-    except Exception as error:  # a tokenizer may raise anything; half a surrogate pair is enough
-        return f"The tokenizer of {model.name} cannot read the fact {fact.id!a} ({error}), so it is in no edit."
-    return ""
 
 
 def _is_in(case: Case, point: CheckPoint) -> bool:

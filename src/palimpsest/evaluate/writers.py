@@ -6,11 +6,11 @@ from typing import Any
 
 from palimpsest.edit import Edit, EditSequence, editor
 from palimpsest.edit.registry import Editor
+from palimpsest.edit.requests import why_unwritable
 from palimpsest.errors import InputError
 from palimpsest.evaluate.lifelong import Lifelong, check_points
-from palimpsest.evaluate.modes import AlongSequence, EachItsOwn, Mode, OneEdit, Unedited, unreadable
+from palimpsest.evaluate.modes import AlongSequence, EachItsOwn, Mode, OneEdit, Unedited
 from palimpsest.evaluate.suite import Suite
-from palimpsest.facts import Fact
 from palimpsest.facts.case import Case
 from palimpsest.model import Model
 from palimpsest.runs import Progress
@@ -83,12 +83,5 @@ class Writer:
 
 def _unwritable(model: Model, cases: Sequence[Case]) -> dict[str, str]:
     """Cases that no method can write, and why: in an edit of many, one of them would end the work on all."""
-    found = ((case.id, why) for case in cases for fact in case.facts if (why := _why_not(model, fact)))
+    found = ((case.id, why) for case in cases for fact in case.facts if (why := why_unwritable(model, fact)))
     return dict(found)
-
-
-def _why_not(model: Model, fact: Fact) -> str:
-    """Why a fact is in no edit; "" where it can be in one."""
-    if fact.target_new is None:
-        return f"The fact {fact.id} ({fact.text!r}) has no target_new, so it is in no edit."
-    return unreadable(model, fact)

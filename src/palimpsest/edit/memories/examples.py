@@ -1,11 +1,11 @@
-"""Examples: facts that a memory learns its borders of, and that it must not be asked to write."""
+"""Examples: facts that a memory learns its borders of."""
 
 from collections.abc import Sequence
 
 from palimpsest.errors import SettingError
 from palimpsest.facts import Fact, read_facts
 
-SHIPPED = 96  # every so many of the shipped facts, where none are given
+COUNT = 96  # of the shipped facts, where none are given
 
 
 def examples_or_shipped(given: Sequence[Fact] | None) -> tuple[Fact, ...]:
@@ -13,7 +13,7 @@ def examples_or_shipped(given: Sequence[Fact] | None) -> tuple[Fact, ...]:
     if given is not None:
         return tuple(given)
     shipped = read_facts("shipped").facts
-    return tuple(shipped[:: max(1, len(shipped) // SHIPPED)][:SHIPPED])
+    return tuple(shipped[:: max(1, len(shipped) // COUNT)][:COUNT])
 
 
 def refuse_edited(given: Sequence[Fact] | None, facts: Sequence[Fact]) -> None:

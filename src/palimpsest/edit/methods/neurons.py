@@ -142,6 +142,11 @@ class NeuronEdit:
             raise SettingError(f"The tokenizer of {model.name} has no unknown token; use erase_to='zero'.")
 
     @property
+    def needs_answer(self) -> bool:
+        """Whether a fact must say what to write; erasing does not ask."""
+        return self.settings.mode == "edit"
+
+    @property
     def card(self) -> dict[str, Any]:
         """Every setting in force, and which layers may be changed."""
         found = "not chosen: the layers of the neurons found"
