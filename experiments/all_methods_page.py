@@ -33,8 +33,12 @@ CALLED = {
     "zsre_efficacy": "reliability",
     "zsre_gen_efficacy": "written freely",
 }
-AGES = {"100": 50, "1000": 200}  # edits after a fact's own that one point of the retention curve takes together
-DASHES = ("-", "--", ":")
+AGES = {"100": 25, "1000": 200}  # edits after a fact's own that one point of the retention curve takes together
+KINDS = {  # rows of the figure
+    "a change solved for": ("rome", "memit", "emmet", "alphaedit", "overwrite", "random"),
+    "weights trained, or an editor": ("ft", "ft-l", "attention", "joint", "neurons", "mend", "ke"),
+    "memories": ("grace", "wise", "in-context, bm25", "in-context, keys", "in-context, encoder", "serac"),
+}
 INTRO = f"""Made by
 
     PALIMPSEST_RECORDS=... python experiments/all_methods.py run && python experiments/all_methods.py page
@@ -138,27 +142,33 @@ def retention(data: str, part: str) -> str:
 
 
 def figure(panels: Sequence[tuple[str, str]]) -> str:
-    """One panel a data set and length of sequence, a line a method: the first retained metric by age."""
+    """A row a kind of method and a column a sequence: the first retained metric by age, with its interval."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         print("no figure: plotting needs matplotlib")
     else:
-        drawn = Figure(figsize=(4.2 * len(panels) + 2, 3.8), layout="constrained")
-        lines: dict[str, Any] = {}
-        every = drawn.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axes, (data, part) in zip(every, panels, strict=True):
-            for i, name in enumerate(WAYS):
-                if name not in (jobs := stored(data, part)):
-                    continue
-                means = [one.value for one in ages(jobs[name], RETAINED[data][0], AGES[part])]
-                at = [AGES[part] * (age + 0.5) for age in range(len(means))]
-                (lines[name],) = axes.plot(at, means, DASHES[i // 10], color=f"C{i % 10}", marker=".", linewidth=1.2)
-            axes.set_title(
-                f"{data}, {length(data, part)} edits: {CALLED[RETAINED[data][0]]} on the last model", fontsize=8
-            )
+        drawn = Figure(figsize=(4.2 * len(panels) + 2, 2.6 * len(KINDS)), layout="constrained")
+        rows = drawn.subplots(len(KINDS), len(panels), sharex="col", sharey=True, squeeze=False)
+        for row, (kind, names) in zip(rows, KINDS.items(), strict=True):
+            lines: dict[str, Any] = {}
+            for axes, (data, part) in zip(row, panels, strict=True):
+                jobs = stored(data, part)
+                for i, name in enumerate(name for name in names if name in jobs):
+                    found = ages(jobs[name], RETAINED[data][0], AGES[part])
+                    aside = (i - (len(names) - 1) / 2) * 0.03 * AGES[part]  # so that equal ones are seen
+                    at = [AGES[part] * (age + 0.5) + aside for age in range(len(found))]
+                    means = [one.value for one in found]
+                    off = [[one.value - one.low for one in found], [one.high - one.value for one in found]]
+                    style = {"marker": ".", "linewidth": 1.2, "elinewidth": 0.6, "color": f"C{names.index(name)}"}
+                    lines[name] = axes.errorbar(at, means, off, **style)
+            row[0].set_ylabel(kind, fontsize=8)
+            row[-1].legend(list(lines.values()), list(lines), loc="upper left", bbox_to_anchor=(1, 1), fontsize=7)
+        for axes, (data, part) in zip(rows[0], panels, strict=True):
+            called = CALLED[RETAINED[data][0]]
+            axes.set_title(f"{data}, {length(data, part)} edits: {called} on the last model", fontsize=8)
+        for axes in rows[-1]:
             axes.set_xlabel("edits after the fact's own")
-        drawn.legend(list(lines.values()), list(lines), loc="outside right upper", fontsize=7)
         FIGURE.parent.mkdir(parents=True, exist_ok=True)
         drawn.savefig(FIGURE, dpi=110)
     return f"![what is left of a fact by its age](figures/{FIGURE.name})" if FIGURE.is_file() else ""
