@@ -15,6 +15,11 @@ def write(path: Path, *rows: dict[str, str | None]) -> Path:
     return path
 
 
+def memit(model: Path, facts: Path, text: Path) -> tuple[object, ...]:
+    """The command for a small edit by MEMIT, without its folder."""
+    return ("edit", model, facts, "--method", "memit", *SMALL, "--set", "moment_weight=20", "--text", text)
+
+
 @pytest.mark.parametrize("method", ["memit", "alphaedit"])
 def test_settings_reach_the_method(palimpsest, tiny_folder, text_file, tmp_path, method: str) -> None:
     facts = write(tmp_path / "f.jsonl", {"subject": "old tower"}, {"subject": "market"})
@@ -52,18 +57,7 @@ def test_facts_that_share_a_key_are_named(palimpsest, tiny_folder, text_file, tm
         {"id": "two", "subject": "Old Tower", "prompt": "{} was built by"},
         {"id": "three", "subject": "Market", "prompt": "{} is in"},
     )
-    command = (
-        "edit",
-        tiny_folder,
-        facts,
-        "--method",
-        "memit",
-        *SMALL,
-        "--set",
-        "moment_weight=20",
-        "--text",
-        text_file,
-    )
+    command = memit(tiny_folder, facts, text_file)
     code, out, err = palimpsest(*command, "--out", tmp_path / "e")
     assert code == 0, err
     assert "one and two share a key" in err
@@ -114,18 +108,7 @@ def test_what_cannot_be_written_is_left_out_and_the_rest_is(palimpsest, tiny_fol
         {"id": "long", "subject": "old tower", "prompt": "the sea and " * 200 + "{} is in"},
         {"id": "nothing", "subject": "market", "target_new": None},
     )
-    command = (
-        "edit",
-        tiny_folder,
-        facts,
-        "--method",
-        "memit",
-        *SMALL,
-        "--set",
-        "moment_weight=20",
-        "--text",
-        text_file,
-    )
+    command = memit(tiny_folder, facts, text_file)
     code, out, err = palimpsest(*command, "--out", tmp_path / "e", "--json")
     assert code == 1
     assert "fact long is left out. The text is " in err
@@ -135,7 +118,7 @@ def test_what_cannot_be_written_is_left_out_and_the_rest_is(palimpsest, tiny_fol
     shown = json.loads(palimpsest("show", tmp_path / "e", "--json")[1])
     assert [note["fact"] for note in shown["facts"]] == ["good"]
     bad = write(tmp_path / "bad.jsonl", {"id": "nothing", "subject": "market", "target_new": None})
-    code, _, err = palimpsest(*command[:2], bad, *command[3:], "--out", tmp_path / "none")
+    code, _, err = palimpsest(*memit(tiny_folder, bad, text_file), "--out", tmp_path / "none")
     assert code == 2
     assert "no fact to edit" in err
 

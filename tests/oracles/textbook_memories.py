@@ -1,4 +1,4 @@
-"""Memories written plainly, one number at a time: what the fast versions are held against."""
+"""Memories written plainly, one number or one prompt at a time: what the fast versions are held against."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -23,9 +23,8 @@ those from the last one of the prompt on do, which are the ones that will be rou
 texts u are the model's own (seeded) and the prompts of `examples`, shipped facts unless others are given; the published ones are a
 benchmark's locality prompts, which would be asked again when it is judged.
 
-Examples look as edited prompts do and are about something else. On shipped facts that were neither edited nor among 60 examples,
-they brought the share that a memory of ten facts took for its own from 54 to 7 of 100 (of the same relation as an edited one: from
-95 to 22; of paraphrases, which it should take: from 77 to 37).
+Examples look as edited prompts do and are about something else. How often a memory takes such prompts for its own is measured in
+docs/memory-routing.md.
 """
 
 import math
@@ -178,6 +177,7 @@ class Wise:
         inputs, outputs = in_out_features(model.anatomy.down(self.layer).module)
         self.shape = (outputs, inputs)
         side = self.settings.side
+        # a fact's prompt has one hole and no brace besides
         self.prefixes = [text for text in self._written(side.prefixes, side.seed) if not {"{", "}"} & set(text)]
         self.unrelated = self._written(side.unrelated, side.seed + 1)
 
@@ -266,7 +266,7 @@ class Wise:
         settings, device = self.settings.side, self.model.device
         wordings = [
             replace(fact, prompt=prefix + fact.prompt, id=f"{fact.id} {i}")
-            for i, prefix in enumerate(("", *self.prefixes))  # a fact's prompt has one hole, and no brace besides
+            for i, prefix in enumerate(("", *self.prefixes))
             for fact in facts
         ]
         rows = answer_rows(self.model, wordings, self.layer, onward=True)
