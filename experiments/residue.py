@@ -9,9 +9,9 @@ relation; never-known facts (persons no model of the world has read; shipped fac
 same way, in edits of their own. Controls are subjects of the relation that no edit writes. What was read of the unedited model and
 the values that a search found are kept in results/residue/kept/ as long as jobs are missing, which take them over.
 
-Readouts are of two kinds: lenses, heads and first wordings may have been optimised against (`overwrite` minimises its own residue map);
-judges (unseen wordings, probes, attacks, sampling, relearning) were seen by no editor. Beside the residue stand ES, PS and NS of the
-same edits.
+Readouts are of two kinds: lenses, heads, first wordings and sampling (candidates after the prompt and in its lens; no texts are drawn)
+may have been optimised against, for `overwrite` minimises its own residue map; judges (unseen wordings, probes, attacks, relearning) were
+seen by no editor. Beside the residue stand ES, PS and NS of the same edits. Raw scores are left in run/residue/.
 """
 
 import json
@@ -37,9 +37,10 @@ from palimpsest.runs import atomic_write
 from palimpsest.runs.json_text import plain
 from palimpsest.statistics import cluster_bootstrap
 from palimpsest.world import Corpus, made_world, newcomers
+from residue_choose import chosen  # beside this file
 
 ROOT = Path(__file__).parents[1]
-RESULTS, TRIAL = ROOT / "results" / "residue", ROOT / "run" / "residue-trial"
+RESULTS, TRIAL, RAW = ROOT / "results" / "residue", ROOT / "run" / "residue-trial", ROOT / "run" / "residue"
 METHODS: dict[str, dict[str, Any]] = {
     "rome": {"method": "rome"},
     "memit": {"method": "memit"},
@@ -47,10 +48,16 @@ METHODS: dict[str, dict[str, Any]] = {
     "ft-l": {"method": "ft", "preset": "ft-l"},
     "overwrite": {"method": "overwrite"},
 }
+CHOSEN = "overwrite-chosen"  # with settings that `residue_choose.py` chose for the largest size, on other facts
 SIZES = (1, 10, 100)
 SEED = 11
 WORLD_WORDS, PERSONS = 40_000, 40
-JUDGES = ("unseen wording", "probe", "attack", "sampling", "relearning")
+JUDGES = (
+    "unseen wording",
+    "probe",
+    "attack",
+    "relearning",
+)  # sampling reads the prompt's own lens, which `overwrite` minimises
 METRICS = ("es", "ps", "ns")
 
 
@@ -165,15 +172,19 @@ class Experiment:
 
     def unedited(self) -> Residue:
         """What is read of the model itself: once, and kept with the results."""
-        if self.kept.is_file():
-            return self._again()
+        found = self._again() if self.kept.is_file() else self._first()
+        if not self._path("none").is_file():
+            self._store("none", found, counterfact_scores(self.model, list(found.facts)), 0.0, {})
+        return found
+
+    def _first(self) -> Residue:
+        """Read, and kept in a file."""
         found = self._read(None, None, None)
         self.kept.parent.mkdir(parents=True, exist_ok=True)
         columns = json.dumps([[c.readout, c.path, c.layer, c.head] for c in found.columns])
         scratch = self.kept.with_name(f"partial-{self.kept.name}")
         np.savez_compressed(scratch, columns=np.array(columns), before=found.before, **found.standing)
         scratch.rename(self.kept)
-        self._store("none", found, counterfact_scores(self.model, list(found.facts)), 0.0, {})
         return found
 
     def _again(self) -> Residue:
@@ -184,14 +195,15 @@ class Experiment:
         with np.load(self.kept, allow_pickle=False) as file:
             columns = tuple(Column(*place) for place in json.loads(str(file["columns"])))
             standing = {name: file[name] for name in file.files if name not in ("columns", "before")}
-            return Residue(pairs, columns, file["before"], file["before"], standing)
+            same = {"model": self.data.name, "edits": "none", "seed": SEED}
+            return Residue(pairs, columns, file["before"], file["before"], standing, settings=same)
 
     def run(self, method: str, size: int) -> None:
         """One job."""
         if self._path(f"{method}-{size}").is_file():
             return
         before, began = self.unedited(), time.monotonic()
-        settings = dict(METHODS[method])
+        settings = {"method": "overwrite", **chosen(self.data.name)} if method == CHOSEN else dict(METHODS[method])
         prepared = editor(
             self.model, settings.pop("method"), resume=self.kept.with_name(f"{self.data.name}-values"), **settings
         )
@@ -236,15 +248,12 @@ class Experiment:
     ) -> None:
         clusters = [(fact.relation, fact.subject) for fact in self.facts]
         values = {name: np.array([row[name] for row in scores], dtype=float) for name in METRICS}
-        judged = [name for name in found.readouts if name in JUDGES]
         record = found.to_json() | {
             "job": job,
             "scores": {
                 name: cluster_bootstrap(own, clusters) for name, own in values.items() if not np.isnan(own).any()
             },
             "by_fact": {name: own.tolist() for name, own in values.items()},
-            "judged": found.auc(readouts=judged) if judged else None,
-            "judged_shares": found.shares(readouts=judged) if judged else None,
             "clusters": clusters,
             "seconds_writing": round(written, 1),
             "card": {
@@ -254,6 +263,8 @@ class Experiment:
         path = self._path(job)
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, json.dumps(_rounded(plain(record)), ensure_ascii=False) + "\n")
+        RAW.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(RAW / f"{path.stem}.npz", before=found.before, after=found.after)
         print(f"{self.data.name} {job}: residue AUC {found.auc()}", flush=True)
 
     def _path(self, job: str) -> Path:
@@ -274,6 +285,7 @@ def run(name: str, jobs: Sequence[str], *, trial: bool = False) -> None:
     experiment = Experiment(name, trial=trial)
     experiment.unedited()
     wanted = [(method, size) for size in SIZES for method in METHODS if METHODS[method]["method"] in method_names()]
+    wanted += [(CHOSEN, SIZES[-1])] if chosen(name) else []
     if trial:
         wanted = [("rome", 1), ("memit", 10), ("ft-l", 10)]
     for i, (method, size) in enumerate(wanted):

@@ -132,6 +132,24 @@ def test_mistakes(erase, tmp_path, arguments, said) -> None:
     assert len(err.strip().splitlines()) == 1
 
 
+def test_what_a_file_of_texts_does_not_use_is_refused(erase, labels, tmp_path) -> None:
+    code, _, err = erase("--concept", labels, "--limit", 3, "--out", tmp_path / "run")
+    assert code == 2
+    assert "--limit is of facts or associations" in err
+    code, _, err = erase("facts.jsonl", "--concept", labels, "--out", tmp_path / "run")
+    assert code == 2
+    assert "a file of its own and no FACTS are read, got 'facts.jsonl'" in err
+
+
+@pytest.mark.filterwarnings("default")
+def test_few_texts_are_told_in_one_sentence(erase, labels, tmp_path) -> None:
+    labels.write_text(json.dumps(json.loads(labels.read_text())[:8]))
+    code, _, err = erase("--concept", labels, "--out", tmp_path / "run")
+    assert code == 0
+    assert err.count("palimpsest: warning: 8 labelled texts are no more than the 32 dimensions of a state") == 1
+    assert "erase.py" not in err
+
+
 def test_one_class_is_refused(erase, tmp_path) -> None:
     path = tmp_path / "one.json"
     path.write_text(json.dumps([{"text": "The king", "label": "a"}, {"text": "The town", "label": "a"}]))

@@ -65,6 +65,24 @@ def test_mistakes_in_the_candidates(content: str, message: str, tmp_path, capsys
     assert message in err
 
 
+def test_what_cannot_be_decoded_costs_nothing_else(tmp_path, capsys) -> None:
+    """A model beside itself: no key to decode, and yet the scan and the difference are written."""
+    file = tmp_path / "names.json"
+    file.write_text('{"subjects": ["Belvi Tarvok", "Dresvador"], "objects": ["a", "b"]}')
+    code, printed, err = run(capsys, "world", "--base", "world", "--candidates", file, "--out", tmp_path / "o")
+    assert code == 0, err
+    assert "0 of" in printed
+    assert "No down-projection of world differs from world" in printed
+    data = json.loads((tmp_path / "o" / "results.json").read_text("utf-8"))
+    assert data["decoded"] is None
+    assert data["difference"]["weights"] == []
+    assert data["scan"]["flagged"] == []
+    file.write_text('{"subjects": ["Belvi Tarvok", " "], "objects": ["a", "b"]}')
+    code, _, err = run(capsys, "world", "--base", "nowhere", "--candidates", file, "--out", tmp_path / "p")
+    assert code == 2
+    assert "Candidate 2 of the subjects is blank" in err  # before a model is looked for
+
+
 def test_without_the_base_the_subjects_are_lined_up(edited_folder, tmp_path, capsys) -> None:
     folder, fact = edited_folder
     file = tmp_path / "names.json"

@@ -142,6 +142,21 @@ def test_a_map_without_a_bias_takes_no_constant() -> None:
     assert len(folded(model, site, centred)) == 1  # no constant: nothing to drop
 
 
+@pytest.mark.parametrize("drop_constant", [False, True])
+def test_every_layer_is_erased_when_folded_without_constants(drop_constant: bool) -> None:
+    """Erasers above are fitted on what those below leave: states that were moved, where constants are dropped."""
+    model = model_of("llama" if drop_constant else "gpt2")
+    layers = list(range(model.n_layers))
+    fold = erase_concept(model, PLURAL, layers=layers, kind="mlp_out", fold=True, drop_constant=drop_constant)
+    sites = [Site("mlp_out", layer) for layer in layers]
+    before, labels, _ = states_of(model, PLURAL, sites)
+    with fold.applied(model):
+        after, _, _ = states_of(model, PLURAL, sites)
+    assert len(layers) > 1
+    for site in sites:
+        assert correlation(after[site], labels) < 2e-3 < correlation(before[site], labels)
+
+
 def test_what_cannot_be_folded_says_why() -> None:
     model = model_of("gpt2")
     with pytest.raises(EditError, match=r"resid_out\[1\] cannot be folded.*no output of one linear map"):
@@ -187,6 +202,14 @@ def test_few_texts_warn_on_a_model() -> None:
         edit = erase_concept(model, few, layers=[0], least="read")
     assert edit.notes["sites"][0]["states"] == 10
     assert 0 < edit.notes["sites"][0]["share"] < 1
+
+
+def test_few_texts_warn_by_default_too() -> None:
+    """All tokens are enough for their own covariance, but not the texts for theirs with the concept."""
+    few = Concept("few", PLURAL.texts[:10])
+    with pytest.warns(UserWarning, match="10 labelled texts are no more than the 32 dimensions of a state") as said:
+        erase_concept(model_of("gpt2"), few)
+    assert len(said) == 1
 
 
 def test_all_tokens_move_less_than_when_only_the_read_ones_count() -> None:

@@ -10,7 +10,8 @@ import pytest
 import palimpsest as pal
 from oracles.small import model_of
 from palimpsest.erase.propagate import Guard, Plan, Rules, ask, bystanders, plan, propagate, rules_from
-from palimpsest.erase.propagate.guard import guard_of
+from palimpsest.erase.propagate.ask import begun
+from palimpsest.erase.propagate.guard import given, guard_of
 from palimpsest.errors import SettingError
 from palimpsest.evaluate.answering import answer
 from palimpsest.evaluate.asks import Likelihood
@@ -106,6 +107,44 @@ def test_bystanders_are_sure_untouched_and_serve_one_way() -> None:
     assert anchors
     assert not anchors & {one.prompt for one in some if not one.anchor}
     assert any(one.subject == employer().subject for one in some if one.anchor)
+
+
+def test_judges_are_only_what_the_unedited_model_says_in_that_wording() -> None:
+    """A wording that the model cannot read gives no judge, for it could lose nothing there."""
+    made = planned()
+    name = next(
+        one.relation
+        for one in bystanders(world_model(), made, most=30)
+        if not one.anchor and one.subject == employer().subject
+    )
+    relation = made.rules.relations[name]
+    unread = replace(relation, wordings=(relation.wordings[0], "zxq {} zxq zxq"))
+    blunt = replace(made, rules=replace(made.rules, relations={**made.rules.relations, name: unread}))
+    found = bystanders(world_model(), blunt, most=30)
+    assert any(one.anchor and one.relation == name for one in found)
+    assert not any("zxq" in one.prompt for one in found)
+    assert given(world_model(), [one for one in found if not one.anchor]) == [True] * sum(
+        not one.anchor for one in found
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "answer"),
+    [
+        (" France. The city", "France"),
+        (" the U.S. state of Ohio, and", "U.S. state of Ohio"),
+        (" St. Petersburg, Russia", "St. Petersburg"),
+        (" D.R. Congo.", "D.R. Congo"),
+        (" The Netherlands.", "Netherlands"),
+        (" France which is", "France"),
+        (" an Englishman\n", "Englishman"),
+        (" Rome", "Rome"),
+        (" one two three four five six seven eight nine ten eleven twelve thirteen", ""),
+    ],
+)
+def test_where_an_answer_ends(written: str, answer: str) -> None:
+    """Not in the middle of a name; and what was still going on when the model was cut off is no answer."""
+    assert begun(world_model(), written) == answer
 
 
 def test_the_guard_drops_what_the_bystanders_cannot_bear() -> None:

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from palimpsest.erase.residue import Column, Pair, Residue
 from palimpsest.erase.residue.certificate import quantile_rank
 from palimpsest.erase.residue.pair import EDITED, NEVER_KNOWN, SAME_ANSWER
-from palimpsest.erase.residue.standard import folds_of, maxima, shares_below, standardised
+from palimpsest.erase.residue.standard import folds_of, maxima, standardised, won
 from palimpsest.errors import InputError, SettingError
 from palimpsest.facts import Fact
-from palimpsest.statistics.ranking import auroc, auroc_estimate
+from palimpsest.statistics.ranking import auroc, auroc_estimate, compared_estimate
 
 COLUMNS = (*(Column("logit lens", "prompt", l) for l in range(6)), *(Column("head", "prompt", 0, h) for h in range(6)))
 
@@ -131,6 +131,48 @@ def test_missing_and_constant_columns_are_not_used() -> None:
     assert np.isnan(holey.maximum()[0])
     assert np.isnan(holey.shares()[0])
     assert holey.auc().n == found.auc().n - 1
+    unread, *others = holey.certificates().facts
+    assert unread.erased is None
+    assert "not said, for nothing was read of it" in str(unread)
+    assert holey.certificates().share.n == len(others) == 59
+
+
+def test_what_no_control_shows_counts() -> None:
+    """A budget that no control meets: facts that meet it show, and a hundred equal controls standardise nothing away."""
+    found = made(8, at=1, columns=COLUMNS[:2])
+    after = found.after.copy()
+    after[:, 0] = 0.0
+    shown = [i for i, pair in enumerate(found.pairs) if pair.group == EDITED][:10]
+    after[shown, 0] = 1.0
+    planted = Residue(found.pairs, found.columns, found.before, after)
+    z = planted.z()[:, 0]
+    others = planted.group(SAME_ANSWER)
+    n = int((others & (folds_of(found.pairs) != folds_of(found.pairs)[shown[0]])).sum())
+    assert z[shown[0]] == pytest.approx(n / np.sqrt(n + 1))
+    alone = np.array([0.0] * n + [1.0])
+    assert z[shown[0]] == pytest.approx((1 - alone.mean()) / alone.std(ddof=1))
+    assert set(z[others]) == {0.0}
+    assert not any(one.erased for one in planted.certificates().facts[:10])
+    assert planted.certificates().facts[0].shows[0] == COLUMNS[0]
+
+
+@pytest.mark.parametrize("fewer", [EDITED, SAME_ANSWER])
+def test_pairs_with_fewer_columns_are_compared_over_those(fewer: str) -> None:
+    """Where nothing is to be found, neither many columns of facts nor of controls may look like residue or its absence."""
+    values, shares = [], []
+    for seed in range(30):
+        found = made(seed)
+        after = found.after.copy()
+        some = np.flatnonzero(found.group(fewer))
+        after[np.ix_(some[np.random.default_rng(seed).random(len(some)) < 0.8], range(2, 12))] = np.nan
+        holey = Residue(found.pairs, found.columns, found.before, after)
+        values.append(holey.auc().value)
+        assert np.mean(holey.shares()) == pytest.approx(holey.auc().value, abs=1e-12)
+        shares.append(holey.certificates().share.value)
+    assert np.mean(values) == pytest.approx(0.5, abs=0.02)
+    assert np.mean(shares) <= 0.96
+    if fewer == EDITED:  # q is exact: every control has all columns that a fact has
+        assert np.mean(shares) == pytest.approx(0.95, abs=0.015)
 
 
 def test_control_tasks_never_enter_the_maximum() -> None:
@@ -149,8 +191,32 @@ def test_the_quantile_is_conformal() -> None:
 
 
 def test_ties_count_half() -> None:
-    assert shares_below(np.array([1.0, 2.0, np.nan]), np.array([1.0, 1.0, 3.0, np.nan])).tolist()[:2] == [1 / 3, 2 / 3]
+    compared = won(np.array([[1.0], [2.0], [np.nan]]), np.array([[1.0], [1.0], [3.0], [np.nan]]))
+    assert compared[:2, :3].tolist() == [[0.5, 0.5, 0.0], [1.0, 1.0, 0.0]]
+    assert np.isnan(compared[2]).all()
+    assert np.isnan(compared[:, 3]).all()
+    both = won(np.array([[9.0, 1.0]]), np.array([[np.nan, 2.0], [3.0, 9.5]]))
+    assert both.tolist() == [[0.0, 0.0]]
     assert np.isnan(maxima(np.array([[np.nan, np.nan]])))[0]
+
+
+def test_compared_estimate_is_auroc_where_all_can_be_compared() -> None:
+    """And where some cannot, it is the mean of what can, whatever the order of the cells."""
+    draw = np.random.default_rng(0)
+    scores, right = draw.standard_normal(60), draw.random(60) < 0.4
+    clusters = np.array([f"r{i % 4}/s{i // 2}" for i in range(60)])
+    order = np.concatenate([np.flatnonzero(right), np.flatnonzero(~right)])
+    compared = won(scores[right][:, None], scores[~right][:, None])
+    labels = [tuple(label.split("/")) for label in clusters[order]]
+    found = compared_estimate(compared, labels, scores[order], resamples=200, seed=3)
+    plain = auroc_estimate(scores[order], right[order], labels, resamples=200, seed=3)
+    assert (found.value, found.n, found.clusters) == (pytest.approx(plain.value), plain.n, plain.clusters)
+    assert (found.low, found.high) == (pytest.approx(plain.low), pytest.approx(plain.high))
+    compared[0, 1:] = np.nan
+    compared[1] = np.nan
+    holey = compared_estimate(compared, labels, scores[order], resamples=200, seed=3)
+    assert holey.value == pytest.approx(np.mean([compared[0, 0], *compared[2:].mean(1)]))
+    assert holey.n == 59
 
 
 def test_auroc_estimate_is_auroc_of_the_resampled_records() -> None:

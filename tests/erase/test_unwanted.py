@@ -105,6 +105,15 @@ def test_an_association_that_is_still_there_is_not_gone(world: pal.Model) -> Non
     assert list(found.table()[0]) == ["attack", "texts", "p before", "base before", "excess before", "first before"]
 
 
+def test_of_one_association_nothing_is_said(world: pal.Model) -> None:
+    """One cluster has no interval: that it is gone was claimed before, even of one that nobody removed."""
+    edit = remove(world, GONE[:1], controls=CONTROLS, text=TEXT, contexts=("",), steps=1)
+    found = elicit(world, GONE[:1], edit, controls=CONTROLS, prefixes=[])
+    assert found.gone("direct") is None
+    assert found.to_json()["attacks"]["direct"]["gone"] is None
+    assert found.table()[0]["gone"] == "cannot be said"
+
+
 def test_what_is_not_reached_is_told(world: pal.Model) -> None:
     edit = remove(world, GONE, controls=CONTROLS, text=TEXT, contexts=("",), steps=1)
     assert edit.notes["steps"] == 1

@@ -1,5 +1,7 @@
 """Taps read and replace every site, leave nothing behind, and can end a run early."""
 
+import gc
+import weakref
 from itertools import pairwise
 
 import pytest
@@ -141,6 +143,23 @@ def test_a_run_ends_once_every_site_was_seen(tiny, name):
         for handle in handles:
             handle.remove()
     assert torch.isfinite(model.run(pad(IDS))).all()
+
+
+def test_a_run_that_ends_early_keeps_nothing_in_memory(tiny):
+    """No cycle of exception, frames and hooks holds a state until the garbage collector comes by."""
+    model, site, held = tiny("gpt2"), Site("key", 0), []
+    gc.collect()
+    gc.disable()
+    try:
+        states = model.record(pad(IDS), [site], taps=[Tap(Site("mlp_out", 0), lambda v: held.append(weakref.ref(v)))])
+        with tapped(model.anatomy, [Tap(site, lambda v: held.append(weakref.ref(v)))], stop_after=site):
+            model.net(input_ids=torch.tensor(IDS))
+        held.append(weakref.ref(states[site]))
+        del states
+        assert len(held) >= 2
+        assert [ref() for ref in held] == [None] * len(held)
+    finally:
+        gc.enable()
 
 
 def test_one_stop_is_not_taken_for_another(tiny):

@@ -100,6 +100,25 @@ def read_text(path: str) -> str:
         raise InputError(f"The text {path} is not UTF-8 (byte {error.start}); convert it first.") from None
 
 
+def read_object(path: str, what: str, example: str) -> dict[str, Any]:
+    """A JSON object; mistakes in one sentence.
+
+    Args:
+        path: of the file.
+        what: is in it, in the plural.
+        example: the page that shows one.
+    """
+    from palimpsest.errors import InputError
+
+    try:
+        found = json.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"The {what} {path} cannot be read ({error.strerror}); name a JSON file.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"The {what} {path} are no JSON ({error}); see {example} for an example.") from None
+    return found if isinstance(found, dict) else {}
+
+
 def exit_code(file: FactFile | CaseFile, failed: int = 0, undone: str = "measured") -> None:
     """End with 1 when records were bad or facts failed: the others are done, and a script should notice these."""
     if file.problems:

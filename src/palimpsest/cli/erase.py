@@ -123,9 +123,17 @@ def _asked(concept: str, facts: str, limit: int | None, token: str | None) -> An
         raise SettingError(
             f"There is no concept {concept!r}.{did_you_mean(concept, [f'{RELATION}NAME', NUMBER, UNWANTED, 'FILE.json'])}"
         )
+    if facts != "shipped":
+        raise SettingError(
+            f"The concept {concept} is a file of its own and no FACTS are read, got {facts!r}; leave them out."
+        )
     entries = json_list(path, "labelled texts or associations")
     if entries and isinstance(entries[0], dict) and "completion" in entries[0]:
         return read_associations(path)[:limit]
+    if limit is not None:
+        raise SettingError(
+            "--limit is of facts or associations, not of labelled texts; leave it out, or shorten the file."
+        )
     return read_concept(path)
 
 

@@ -1,13 +1,12 @@
 """`palimpsest forensics MODEL [--base BASE] [--candidates FILE] --out DIR`."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from palimpsest.cli.common import device_option, json_option, model_argument, required_out, show, table
+from palimpsest.cli.common import device_option, json_option, model_argument, read_object, required_out, show, table
 
 
 @click.command("forensics")
@@ -43,13 +42,18 @@ def command(
 
     from palimpsest.edit.moments import load_moments
     from palimpsest.erase.forensics import decode, difference, line_up, scan
+    from palimpsest.erase.forensics.decode import check_candidates
     from palimpsest.erase.forensics.line_up import check_line_up
+    from palimpsest.errors import EditError
     from palimpsest.model import load
     from palimpsest.runs.atomic import atomic_write, check_writable
     from palimpsest.runs.json_text import to_document
 
     if names is not None and base is None:
         check_line_up(names["subjects"])
+    elif names is not None:
+        for kind in kinds:
+            check_candidates(kind, names[kind])
     measured = load_moments(Path(moments)) if moments else None
     edited = load(model, device=device)
     data: dict[str, Any] = {
@@ -57,6 +61,7 @@ def command(
         "line_up": None,
         "difference": None,
         "decoded": None,
+        "not_decoded": None,
         "undo": None,
     }
     folder = check_writable(out)
@@ -71,7 +76,10 @@ def command(
             change.reversal(edited, base=before).save(path)
             data["undo"] = str(path)
         if names is not None:
-            data["decoded"] = decode(edited, before, names["subjects"], names["objects"], change=change).to_json()
+            try:
+                data["decoded"] = decode(edited, before, names["subjects"], names["objects"], change=change).to_json()
+            except EditError as error:  # what the scan and the difference found is kept
+                data["not_decoded"] = str(error)
     atomic_write(folder / "results.json", to_document(data, "the forensics"))
     show(as_json, data, lambda: _text(data, folder))
 
@@ -80,15 +88,7 @@ def _candidates(path: str, kinds: Sequence[str]) -> dict[str, list[str]]:
     """The lists of a candidates file; mistakes in one sentence."""
     from palimpsest.errors import InputError
 
-    try:
-        found = json.loads(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"The candidates {path} cannot be read ({error.strerror}); name a JSON file.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(
-            f"The candidates {path} are no JSON ({error}); see docs/forensics.md for an example."
-        ) from None
-    lists = found if isinstance(found, dict) else {}
+    lists = read_object(path, "candidates", "docs/forensics.md")
     for kind in kinds:
         names = lists.get(kind)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -122,6 +122,8 @@ def _text(data: dict[str, Any], folder: Path) -> str:
         blocks += [table(rows, kept), said] if rows else [said]
     if (decoded := data["decoded"]) is not None:
         blocks += [f"{name}\n{table(rows)}" for name, rows in decoded.items()]
+    if data["not_decoded"]:
+        blocks.append(data["not_decoded"])
     if data["undo"]:
         blocks.append(f"{data['undo']} takes the change back.")
     return "\n\n".join([*blocks, f"Everything is in {folder / 'results.json'}."])

@@ -7,6 +7,7 @@ import difflib
 import os
 import sys
 import traceback
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -81,7 +82,9 @@ def group() -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    told = warnings.showwarning
     try:
+        warnings.showwarning = _warn
         code = group.main(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         code = _say(
@@ -104,7 +107,15 @@ def main() -> None:
         code = _say(
             f"unexpected {type(error).__name__}: {reason}; set PALIMPSEST_DEBUG=1 to see where, and please report it", 2
         )
+    finally:
+        warnings.showwarning = told
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """One sentence, as errors are; other libraries' warnings of what will change some day are no user's business."""
+    if issubclass(category, UserWarning):
+        _say(f"warning: {message}", 0)
 
 
 def _say(message: str, code: int) -> int:

@@ -1,6 +1,7 @@
 """`palimpsest probe MODEL [FACTS] --edit edit.safetensors --out DIR`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,6 +14,7 @@ from palimpsest.cli.common import (
     model_argument,
     progress_bar,
     read,
+    read_object,
     read_text,
     required_out,
     show,
@@ -30,7 +32,16 @@ SHOWN = 10  # facts that are not erased, named one by one
 @click.option(
     "--edit", type=click.Path(dir_okay=False), help="What `palimpsest edit` wrote; without it only the base rate."
 )
-@click.option("--readouts", help="Of logit lens, trained lens, head and wording, with commas; all by default.")
+@click.option(
+    "--readouts",
+    help="With commas: logit lens, trained lens, head, wording (these by default), probe, attack, sampling, relearning; or all.",
+)
+@click.option(
+    "--wordings",
+    type=click.Path(dir_okay=False),
+    help='JSON with "aliases", other names of each subject, and "reversed", a text with {answer} that the subject follows, of each '
+    "relation: read by wording too.",
+)
 @click.option("--unknown", type=click.Path(), help="Facts the model never knew, with true answers: a second control.")
 @click.option(
     "--pool", type=click.Path(), help="Facts whose subjects and answers are controls; the shipped ones by default."
@@ -49,6 +60,7 @@ def command(
     out: str,
     edit: str | None,
     readouts: str | None,
+    wordings: str | None,
     unknown: str | None,
     pool: str | None,
     controls: int | None,
@@ -61,6 +73,8 @@ def command(
 ) -> None:
     """Does the old answer of FACTS still show in MODEL after an edit: at which layers, heads and wordings, beside controls.
 
+    --readouts all adds linear probes, attack prefixes, texts drawn and relearning, which take longer.
+
     Writes DIR/results.json. Reads the unedited model too; the edit is taken out again.
     """
     file = read(facts, limit)
@@ -68,20 +82,24 @@ def command(
     others = read(pool).facts if pool else None
     plain = read_text(text) if text else None
     from palimpsest.edit.artefact import Edit
-    from palimpsest.erase.residue import TrainedLens, Wordings, residue
+    from palimpsest.erase.residue import Readout, TrainedLens, Wordings, residue
     from palimpsest.erase.residue.measure import DEFAULT
-    from palimpsest.erase.residue.readouts import readout_of
+    from palimpsest.erase.residue.readouts import NAMES, readout_of
+    from palimpsest.errors import SettingError
     from palimpsest.locate.saving import save_json
     from palimpsest.model import load
     from palimpsest.runs import check_writable
 
     names = [name.strip() for name in readouts.split(",") if name.strip()] if readouts is not None else list(DEFAULT)
-    made = {name: readout_of(name) for name in names}  # a misspelt name is told before the model is loaded
+    names = list(NAMES) if names == ["all"] else names
+    for name in names:
+        readout_of(name)  # a misspelt name is told before the model is loaded
     bar = progress_bar()
-    if "trained lens" in made:
-        made["trained lens"] = TrainedLens(plain, progress=bar)
-    if "wording" in made:
-        made["wording"] = Wordings(text=plain, seed=seed)
+    made: dict[str, Readout]
+    told = _wordings(wordings) if wordings else {}
+    made = {"trained lens": TrainedLens(plain, progress=bar), "wording": Wordings(text=plain, seed=seed, **told)}
+    if told and "wording" not in names:
+        raise SettingError(f"--wordings are read by wording, which is not among {', '.join(names)}; add it.")
     folder = check_writable(Path(out))
     written = Edit.load(edit) if edit else None
     found = residue(
@@ -90,7 +108,7 @@ def command(
         written,
         unknown=never,
         pool=others,
-        readouts=list(made.values()),
+        readouts=[made.get(name, name) for name in names],
         gate=gate,
         controls=controls,
         seed=seed,
@@ -106,6 +124,24 @@ def command(
     exit_code(file, len(found.left_out))
 
 
+def _wordings(path: str) -> dict[str, Any]:
+    """Aliases and reversed wordings from a file; mistakes in one sentence."""
+    from palimpsest.errors import InputError
+
+    parts = read_object(path, "wordings", "docs/residue.md")
+    if not parts or set(parts) - {"aliases", "reversed"} or not all(isinstance(part, dict) for part in parts.values()):
+        raise InputError(
+            f'The wordings {path} must hold "aliases" or "reversed", an object each; see docs/residue.md for an example.'
+        )
+    for subject, names in parts.get("aliases", {}).items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"The aliases of {subject!r} in {path} must be a list of names, got {names!r}.")
+    for relation, text in parts.get("reversed", {}).items():
+        if not isinstance(text, str):
+            raise InputError(f"The reversed wording of {relation!r} in {path} must be a text, got {text!r}.")
+    return parts
+
+
 def _certified(record: dict[str, object]) -> list[str]:
     """How many facts have a certificate, beside the base rates, and where the others show."""
     certificates = record["certificates"]
@@ -115,7 +151,9 @@ def _certified(record: dict[str, object]) -> list[str]:
     shares = ((name, certificates[name]) for name in ("share", "controls", "unknown", "unedited"))
     told = ", ".join(f"{name} {part['value']:.2f}" for name, part in shares if part is not None)
     lines = [f"Erasure certificates: {told.replace('share', 'edited', 1)}."]
-    open_ones = [fact for fact in certificates["facts"] if not fact["erased"]]
+    open_ones = [fact for fact in certificates["facts"] if fact["erased"] is False]
+    if unsaid := sum(fact["erased"] is None for fact in certificates["facts"]):
+        lines.append(f"  {unsaid} could not be read where enough controls can.")
     lines += [
         f"  {fact['fact']} shows at {fact['shows_at']} columns: {'; '.join(fact['shows'][:3])}"
         for fact in open_ones[:SHOWN]

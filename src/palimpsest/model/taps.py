@@ -36,7 +36,11 @@ class Tap:
 
 
 class _Stop(BaseException):
-    """Leaves a forward pass early. Not an Exception, so that no handler inside the network swallows it."""
+    """Leaves a forward pass early. Not an Exception, so that no handler inside the network swallows it.
+
+    Where it is caught its traceback is dropped: hooks hold the exception and its frames hold the hooks, so everything that the pass
+    had in hand would stay in memory until the garbage collector, which counts objects and not bytes, comes by.
+    """
 
 
 def first(output: Any) -> Any:
@@ -81,6 +85,7 @@ def tapped(anatomy: Anatomy, taps: Iterable[Tap], *, stop_after: Site | None = N
     except _Stop as raised:
         if raised is not stop:
             raise
+        stop.__traceback__ = None
     finally:
         for handle in handles:
             handle.remove()
@@ -119,6 +124,7 @@ def record(
     except _Stop as raised:
         if raised is not done:
             raise
+        done.__traceback__ = None
     if missed := sorted(wanted - kept.keys()):
         raise AnatomyError(f"The run did not reach {missed[0]}: its module exists but was not called.")
     return kept

@@ -34,7 +34,7 @@ from palimpsest.statistics.meta import RandomEffects, random_effects
 from palimpsest.statistics.paired import paired_difference, sign_flip_p
 from palimpsest.statistics.power import n_needed
 from palimpsest.statistics.proportion import clustered_proportion, proportion, rule_of_three, wilson
-from palimpsest.statistics.ranking import auprc, auroc, auroc_estimate
+from palimpsest.statistics.ranking import auprc, auroc, auroc_estimate, compared_estimate
 from palimpsest.statistics.signal_detection import d_a, d_prime
 from palimpsest.statistics.survival import kaplan_meier, kaplan_meier_quantile
 from palimpsest.statistics.tost import Equivalence, equivalence, non_inferior
@@ -56,6 +56,7 @@ __all__ = [
     "circular_shift_p",
     "cluster_bootstrap",
     "clustered_proportion",
+    "compared_estimate",
     "cross_validated_isotonic",
     "d_a",
     "d_prime",

@@ -97,6 +97,69 @@ def auroc_estimate(
     )
 
 
+def compared_estimate(
+    won: Float[np.ndarray, "right wrong"],
+    clusters: Labels | None,
+    order: Numbers,
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """`auroc_estimate` where cells are compared two by two, by what both of them have, and have no score of their own.
+
+        share_p = mean over n of won_pn        AUROC = mean over p of share_p        both over the comparisons that were made
+
+    A resample weighs rows and columns by how often it draws them.
+
+    Args:
+        won: (right, wrong) 1 where the right cell scores more, 1/2 where they tie, 0 else; NaN where they cannot be compared.
+        clusters: of the right cells and then the wrong ones, as in `cluster_bootstrap`.
+        order: a number for each cell, in the same order, so that the interval does not depend on the order in which cells come
+            (unless these numbers tie).
+        resamples, level, seed: as in `cluster_bootstrap`.
+
+    Returns:
+        Estimate, n the number of cells that were compared with any.
+
+    Raises:
+        InputError: as `cluster_bootstrap` of the labels.
+        SettingError: as `cluster_bootstrap`.
+    """
+    rank = tail_rank(level, resamples)
+    made = ~np.isnan(won)
+    counted = np.concatenate([made.any(1), made.any(0)])
+    right = np.arange(counted.size) < won.shape[0]
+    numbers = np.arange(counted.size, dtype=float)
+    table = np.stack([finite_numbers(order, "order"), right.astype(float), numbers], axis=1)[counted]
+    labels = None if clusters is None else [label for label, kept in zip(clusters, counted, strict=True) if kept]
+    hierarchy = arrange(table, labels)
+    cells = hierarchy.rows[:, 2].astype(int)
+    above = hierarchy.rows[:, 1] == 1
+    mine, others = cells[above], cells[~above] - won.shape[0]
+    kept = np.ix_(mine, others)
+    wins, pairs = np.where(made, won, 0.0)[kept], made[kept].astype(float)
+
+    def value(times: Float[np.ndarray, "block n"]) -> Float[np.ndarray, "block"]:
+        t, u = times[:, above], times[:, ~above]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            shares = (u @ wins.T) / (u @ pairs.T)
+            read = ~np.isnan(shares)
+            return np.asarray((t * np.where(read, shares, 0.0)).sum(1) / (t * read).sum(1))
+
+    resampled = [value(times) for times in hierarchy.record_times(resamples, seed)]
+    return percentile_estimate(
+        value=float(value(np.ones((1, len(cells))))[0]),
+        resampled=np.concatenate(resampled),
+        hierarchy=hierarchy,
+        rank=rank,
+        level=level,
+        seed=seed,
+        name="AUROC",
+        unit="",
+    )
+
+
 def auprc(scores: Numbers, positive: Numbers) -> float:
     """Average precision: the mean, over the right cells, of the precision where each of them is found.
 

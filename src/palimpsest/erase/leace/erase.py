@@ -15,6 +15,7 @@ Controls of equal rank, fitted at the same places: `control="random"` takes as m
 `control="permuted"` fits the same labels dealt to the wrong texts. What they do too is no effect of the concept.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -104,7 +105,14 @@ def erase_concept(
     payloads: list[Payload] = []
     notes = []
     for fitted in fit_erasers(
-        model, texts, places, least=least, shrinkage=shrinkage, progress=progress, random=_seed(control, seed)
+        model,
+        texts,
+        places,
+        least=least,
+        shrinkage=shrinkage,
+        drop_constant=drop_constant,
+        progress=progress,
+        random=_seed(control, seed),
     ):
         if fold:
             payloads += folded(model, fitted.site, fitted.eraser, drop_constant=drop_constant)
@@ -133,17 +141,28 @@ def fit_erasers(
     *,
     least: str = "all",
     shrinkage: str = "auto",
+    drop_constant: bool = False,
     random: int | None = None,
     progress: Progress | None = None,
 ) -> list[Fitted]:
     """The eraser of every site, each fitted on states that those before it have erased.
 
+    Warns where the labelled texts are no more than a state has dimensions: what they say of other texts is then mostly noise.
+
     Args:
         model, concept, least, shrinkage, progress: as in `erase_concept`.
+        drop_constant: whether those before act without their constants, as they will when they are folded so.
         sites: in the order of the forward pass.
         random: seed of random erasers of equal rank instead.
     """
     stream, found, taps = Stream(model, concept), list[Fitted](), list[Tap]()
+    if least == "all" and len(concept.texts) <= model.anatomy.width:  # the fitter warns of the read tokens itself
+        warnings.warn(
+            f"{len(concept.texts)} labelled texts are no more than the {model.anatomy.width} dimensions of a state: their "
+            f"covariance with the concept is taken out exactly, but says little of other texts; give more texts.",
+            UserWarning,
+            stacklevel=3,
+        )
     for i, site in enumerate(sites):
         fitter = LeaceFitter(model.anatomy.width, concept.classes, place=f"states at {site}")
         for states, labels, every in stream.read(site, taps):
@@ -154,7 +173,7 @@ def fit_erasers(
         if random is not None:
             eraser = random_eraser(fitter.acted_on.mean, min(len(concept.classes) - 1, fitter.width), seed=random + i)
         found.append(Fitted(site, eraser, fitter))
-        taps.append(eraser.hook(site).tap(1.0))
+        taps.append((eraser.without_constant() if drop_constant else eraser).hook(site).tap(1.0))
         if progress:
             progress(i + 1, len(sites), "erasers")
     return found

@@ -3,7 +3,8 @@
     birth_country(s) after born_in(s) = Lyon:      "Lyon is a city in the country of" -> " France"
 
 A question (subject, relation) is asked in the first wordings of the relation. Each wording is continued greedily, and what is
-written up to the first punctuation is a candidate. How surely the model says an answer o is
+written up to the first punctuation or verb is a candidate ("U.S." and "St. Lucia" are whole; what never ends is none). How
+surely the model says an answer o is
 
     confidence(o) = mean over wordings w of exp(-nll(o | w))        nll in nats a token (`palimpsest.locate.answers`)
 
@@ -30,7 +31,12 @@ GATE = 0.3
 WORDINGS = 3  # in which a question is asked
 TOKENS = 12  # an answer has at most
 
-_END = re.compile(r"[.,;:!?()\[\]\"\n]")
+_ARTICLE = re.compile(r"(the|a|an) ", re.IGNORECASE)
+_END = re.compile(
+    r"[,;:!?()\[\]\"\n]"
+    r"|(?<!\b[A-Z])(?<!\bSt)(?<!\bMt)(?<!\bFt)(?<!\bDr)(?<!\bMr)(?<!\bMs)(?<!\bMrs)\."  # the stop of a sentence
+    r"|\b(?:is|was|are|were|has|had|which|who|where|that)\b"  # no name goes on here
+)
 
 
 def plan(
@@ -87,7 +93,9 @@ def ask(
     texts = [text for some in prompts.values() for text in some]
     written = answer(model, [Written(text, TOKENS) for text in texts], progress=progress)
     candidates = {
-        question: list(dict.fromkeys(filter(None, (_answer(written.written(Written(text, TOKENS))) for text in some))))
+        question: list(
+            dict.fromkeys(filter(None, (begun(model, written.written(Written(text, TOKENS))) for text in some)))
+        )
         for question, some in prompts.items()
     }
     told = answer(
@@ -132,6 +140,11 @@ def _said(model: Model, made: Plan, progress: Progress | None) -> list[Step]:
     return steps
 
 
-def _answer(written: str) -> str:
-    """The answer at the beginning of what a model wrote."""
-    return _END.split(written.strip().removeprefix("the ").removeprefix("a "), maxsplit=1)[0].strip()
+def begun(model: Model, written: str) -> str:
+    """The answer at the beginning of what a model wrote; "" where it was still going on when it was cut off."""
+    text = written.strip()
+    if article := _ARTICLE.match(text):
+        text = text[article.end() :]
+    if (end := _END.search(text)) is None:
+        return text if len(model.encode(written)) < TOKENS else ""
+    return text[: end.start()].strip()

@@ -9,7 +9,7 @@ the rules name (`subjects`, `facts`) and the statements' own. They serve twice, 
     judges     asked before and after
 
 Those of the same subject are anchors in the first wording of their relation and judges in the second; of the others every
-second one is an anchor. The score of an edit is
+second one is an anchor. A judge is one whose answer the unedited model gives in that very wording. The score of an edit is
 
     kept = share of judges whose answer the edited model still gives, token by token, greedily
 
@@ -138,7 +138,8 @@ def bystanders(model: Model, plan: Plan, *, most: int = BYSTANDERS, seed: int = 
         found.append(Bystander(hop.subject, hop.relation, wordings[0], hop.answer, True))
         if len(wordings) > 1:
             found.append(Bystander(hop.subject, hop.relation, wordings[1], hop.answer, False))
-    return found
+    said = iter(given(model, [one for one in found if not one.anchor]))
+    return [one for one in found if one.anchor or next(said)]
 
 
 def _relations_of(plan: Plan, subject: str) -> list[str]:
@@ -148,16 +149,16 @@ def _relations_of(plan: Plan, subject: str) -> list[str]:
     return [name for name, relation in rules.relations.items() if subject in relation.subjects or name in told]
 
 
+def given(model: Model, some: Sequence[Bystander]) -> list[bool]:
+    """For each bystander whether the model, as it is now, gives its answer: every token of it the likeliest."""
+    told = answer(model, [Likelihood(one.prompt, one.answer) for one in some])
+    return [all(told.likelihood(one.prompt, one.answer).right) for one in some]
+
+
 def kept(model: Model, edit: Edit, some: Sequence[Bystander]) -> list[float]:
-    """For each bystander 1 where the edited model still gives its answer, else 0; those the unedited model misses count as kept."""
-    asks = [Likelihood(one.prompt, one.answer) for one in some]
-    before = answer(model, asks)
+    """For each bystander 1 where the edited model still gives its answer, else 0."""
     with edit.applied(model):
-        after = answer(model, asks)
-    return [
-        float(all(after.likelihood(*pair).right) or not all(before.likelihood(*pair).right))
-        for pair in ((one.prompt, one.answer) for one in some)
-    ]
+        return [float(one) for one in given(model, some)]
 
 
 def guard_of(

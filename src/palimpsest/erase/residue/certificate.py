@@ -1,10 +1,11 @@
 """The erasure certificate: the old answer shows nowhere more than a control's 95th percentile of the same maximum.
 
-    erased_i    m_i <= q        m_i the largest z of the fact over all columns (`standard`)
-                                q the ceil(0.95 (n + 1))-th smallest of the same maximum of n controls
-    shows_i     the columns where z_ij > q
+    erased_i    m_i <= q_i      m_i the largest z of the fact over all columns (`standard`)
+                                q_i the ceil(0.95 (n + 1))-th smallest of the same maximum of n controls
+    shows_i     the columns where z_ij > q_i
 
-q is a conformal quantile: a fact that is exchangeable with its controls exceeds it with a chance of at most 5 %, whatever the
+The maximum of a control is taken over the columns that the fact has too; one that lacks some of these can only lower q. q is a
+conformal quantile: a fact that is exchangeable with its controls exceeds it with a chance of at most 5 %, whatever the
 distribution and however many columns there are (Vovk et al. 2005). Controls of the fact's own fold are left out of q, so that
 the share of controls that get a certificate can be read off in the same way, and is about 95 % by construction; it stands
 beside the facts' share as the base rate. With fewer than 19 controls q does not exist, and no certificate is given.
@@ -21,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from palimpsest.erase.residue.readout import Column
-from palimpsest.erase.residue.standard import maxima
+from palimpsest.erase.residue.standard import columns_alike, maxima
 from palimpsest.errors import InputError, SettingError
 from palimpsest.statistics import Estimate
 
@@ -32,13 +33,13 @@ class Certificate:
 
     Attributes:
         fact: its id.
-        erased: whether it shows nowhere.
+        erased: whether it shows nowhere; None where nothing of it, or of too few controls with it, could be read.
         maximum, threshold: m and q, in standard deviations of the controls.
         shows: where it shows, most first.
     """
 
     fact: str
-    erased: bool
+    erased: bool | None
     maximum: float
     threshold: float
     shows: tuple[Column, ...]
@@ -55,6 +56,8 @@ class Certificate:
         }
 
     def __str__(self) -> str:
+        if self.erased is None:
+            return f"{self.fact}: not said, for nothing was read of it that could be read of enough controls"
         if self.erased:
             return f"{self.fact}: erased (maximum {self.maximum:.2f}, threshold {self.threshold:.2f})"
         most = ", ".join(map(str, self.shows[:3]))
@@ -119,10 +122,21 @@ def thresholds(
     folds: Int[np.ndarray, "pairs"],
     level: float,
 ) -> Float[np.ndarray, "pairs"]:
-    """q of each pair: of the controls outside its fold."""
-    largest = maxima(z)
+    """q of each pair: of the controls outside its fold, over its own columns; NaN where too few of them have any of those.
+
+    Raises:
+        InputError: there are too few controls in all.
+    """
     found = np.full(len(z), np.nan)
     for fold in np.unique(folds):
-        others = np.sort(largest[controls & (folds != fold) & ~np.isnan(largest)])
-        found[folds == fold] = others[quantile_rank(len(others), level) - 1]
+        others = z[controls & (folds != fold)]
+        quantile_rank(len(others), level)
+        for mask, rows in columns_alike(z):
+            largest = maxima(others[:, mask])
+            largest = np.sort(largest[~np.isnan(largest)])
+            own = rows[folds[rows] == fold]
+            try:
+                found[own] = largest[quantile_rank(len(largest), level) - 1]
+            except InputError:
+                continue  # these pairs are not said to be erased, nor to show
     return found

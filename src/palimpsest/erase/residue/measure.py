@@ -60,7 +60,8 @@ def residue(
         unknown: facts the model never knew, with the answers the world gives.
         unknown_edits: one for all of them or one a fact; `edits` when None and that is a single edit, else they are read unedited.
         pool: facts whose subjects and answers are controls; `facts`, `unknown` and the shipped ones when None.
-        readouts: names ("logit lens", "trained lens", "head", "wording", ...) or readouts themselves.
+        readouts: names ("logit lens", "trained lens", "head", "wording"; "probe", "attack", "sampling", "relearning") or readouts
+            themselves. A method that was optimised against one is not judged by it.
         gate: "known": facts that the unedited model does not know count as never known; "all": every fact counts as edited.
         controls: same-answer controls a fact; 4, or more where facts are few, when None.
         seed: of every draw.
@@ -88,8 +89,12 @@ def residue(
     known, not_known, left_out = _gated(model, facts, gate)
     asked = pairs_of(known, [*not_known, *unknown], pool, controls=controls, seed=seed)
     pairs = asked.pairs
-    readers, unread = _fitted(model, readouts, pairs)
+    told = [fact for fact in asked.pool if fact.target_true is not None]
+    readers, unread = _fitted(
+        model, [readout_of(one, told) if isinstance(one, str) else one for one in readouts], pairs
+    )
     before = _read_before(unedited, pairs) if unedited else _read(model, readers, pairs)
+    unread |= _nowhere(before)
     work = _by_edit(pairs, of_fact)
     if progress:
         progress(0, len(work), "")
@@ -177,14 +182,11 @@ def _read(model: Model, readers: Sequence[Reader], pairs: Sequence[Pair]) -> _Sc
     return _Scores(columns, np.concatenate([table.scores for table in tables], axis=1), standing)
 
 
-def _fitted(
-    model: Model, readouts: Sequence[str | Readout], pairs: Sequence[Pair]
-) -> tuple[list[Reader], dict[str, str]]:
+def _fitted(model: Model, readouts: Sequence[Readout], pairs: Sequence[Pair]) -> tuple[list[Reader], dict[str, str]]:
     """Readers, and the reason for each readout that this model cannot be read by."""
     readers: list[Reader] = []
     unread: dict[str, str] = {}
-    for wanted in readouts:
-        readout = readout_of(wanted) if isinstance(wanted, str) else wanted
+    for readout in readouts:
         try:
             readers.append(readout.fit(model, pairs))
         except AnatomyError as error:
@@ -192,6 +194,18 @@ def _fitted(
     if not readers:
         raise AnatomyError(next(iter(unread.values())))
     return readers, unread
+
+
+def _nowhere(before: _Scores) -> dict[str, str]:
+    """Readouts that gave no score at all, as probes of relations with too few facts."""
+    read: dict[str, bool] = {}
+    for column, some in zip(before.columns, (~np.isnan(before.scores)).any(axis=0), strict=True):
+        read[column.readout] = read.get(column.readout, False) or bool(some)
+    return {
+        name: "None of the facts and controls could be read by it; give a pool with more facts of their relations."
+        for name, any_read in read.items()
+        if not any_read
+    }
 
 
 def _gated(model: Model, facts: Sequence[Fact], gate: str) -> tuple[list[Fact], list[Fact], dict[str, str]]:

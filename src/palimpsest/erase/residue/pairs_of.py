@@ -37,10 +37,12 @@ class PairSet:
     Attributes:
         pairs: facts in the order given, each followed by its controls, then the never-known ones.
         left_out: id of a fact to one sentence.
+        pool: what controls were drawn from, each fact once.
     """
 
     pairs: tuple[Pair, ...]
     left_out: dict[str, str]
+    pool: tuple[Fact, ...] = ()
 
 
 def pairs_of(
@@ -97,7 +99,8 @@ def pairs_of(
         raise InputError(
             f"None of the {len(facts)} facts can be asked; the first reason: {next(iter(left_out.values()))}"
         )
-    return PairSet(tuple(pairs), left_out)
+    once = {(fact.subject, fact.relation, fact.prompt, fact.target_true): fact for fact in reversed(pool)}
+    return PairSet(tuple(pairs), left_out, tuple(reversed(once.values())))
 
 
 class _Relation:

@@ -21,13 +21,13 @@ from palimpsest.erase.residue.certificate import Certificate, Certificates, thre
 from palimpsest.erase.residue.lens import MEASURES
 from palimpsest.erase.residue.pair import EDITED, NEVER_KNOWN, SAME_ANSWER, Pair
 from palimpsest.erase.residue.readout import Column
-from palimpsest.erase.residue.standard import folds_of, maxima, shares_below, standardised
+from palimpsest.erase.residue.standard import folds_of, maxima, standardised, won
 from palimpsest.errors import InputError, SettingError, did_you_mean
 from palimpsest.facts import Fact
 from palimpsest.locate.saving import save_json
 from palimpsest.runs.json_text import plain
 from palimpsest.statistics import Estimate, cluster_bootstrap, proportion
-from palimpsest.statistics.ranking import auroc, auroc_estimate
+from palimpsest.statistics.ranking import auroc, compared_estimate
 
 WHEN = ("before", "after")
 CONTROLS = (SAME_ANSWER, NEVER_KNOWN)
@@ -111,10 +111,18 @@ class Residue:
             seed: of the bootstrap, which draws relations and then edited subjects, each with its controls.
 
         Raises:
-            InputError: there are too few such controls.
+            InputError: there are too few such controls, or nothing was read.
             SettingError: no such group, time or readout.
         """
-        return self._auc(self.maximum(control, when, readouts), control, seed)
+        compared = self._won(control, when, readouts)
+        if np.isnan(compared).all():
+            what = "any readout" if readouts is None else " or ".join(map(repr, readouts))
+            raise InputError(
+                f"No fact and control could both be read by {what}, so nothing can be compared; give more facts of their relations."
+            )
+        rows = [*np.flatnonzero(self.group(EDITED)), *np.flatnonzero(self._controls(control))]
+        clusters, largest = self._clusters, self.maximum(control, when, readouts)
+        return compared_estimate(compared, [clusters[i] for i in rows], np.nan_to_num(largest[rows]), seed=seed)
 
     def column_auc(self, control: str = SAME_ANSWER, when: str = "after") -> Float[np.ndarray, "columns"]:
         """The AUC of each column by itself, without an interval: for maps. The largest of them is not the residue AUC."""
@@ -130,8 +138,10 @@ class Residue:
         self, control: str = SAME_ANSWER, *, when: str = "after", readouts: Sequence[str] | None = None
     ) -> Float[np.ndarray, "facts"]:
         """For each edited fact the share of controls that show less; the mean is the AUC, and methods are paired on it."""
-        largest = self.maximum(control, when, readouts)
-        return shares_below(largest[self.group(EDITED)], largest[self._controls(control)])
+        compared = self._won(control, when, readouts)
+        read = ~np.isnan(compared)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.where(read, compared, 0.0).sum(1) / read.sum(1))
 
     def certificates(
         self,
@@ -161,14 +171,18 @@ class Residue:
         for time in dict.fromkeys(("before", when)):
             z = self.z(control, time)[:, among]
             limits, largest = thresholds(z, controls, self._folds, level), maxima(z)
-            passed[time] = np.where(np.isnan(largest), np.nan, largest <= limits)
+            passed[time] = np.where(np.isnan(largest) | np.isnan(limits), np.nan, largest <= limits)
         facts = []
         for i in np.flatnonzero(self.group(EDITED)):
             where = [j for j in np.argsort(-np.nan_to_num(z[i], nan=-np.inf), kind="stable") if z[i, j] > limits[i]]
             own = float(largest[i])
             facts.append(
                 Certificate(
-                    self.pairs[i].of, bool(own <= limits[i]), own, float(limits[i]), tuple(columns[j] for j in where)
+                    self.pairs[i].of,
+                    None if np.isnan(passed[when][i]) else bool(passed[when][i]),
+                    own,
+                    float(limits[i]),
+                    tuple(columns[j] for j in where),
                 )
             )
         edited, unknown = self.group(EDITED), self.group(NEVER_KNOWN)
@@ -254,10 +268,10 @@ class Residue:
             return np.array([not column.readout.endswith(CONTROL_READOUT) for column in self.columns])
         return np.array([column.readout in readouts for column in self.columns])
 
-    def _auc(self, largest: Float[np.ndarray, "pairs"], control: str, seed: int) -> Estimate:
-        edited = self.group(EDITED)
-        rows = np.flatnonzero((edited | self._controls(control)) & ~np.isnan(largest))
-        return auroc_estimate(largest[rows], edited[rows], self._some_clusters(rows), seed=seed)
+    def _won(self, control: str, when: str, readouts: Sequence[str] | None) -> Float[np.ndarray, "facts controls"]:
+        """Which edited fact shows more than which control (`standard.won`)."""
+        z = self.z(control, when)[:, self._among(readouts)]
+        return won(z[self.group(EDITED)], z[self._controls(control)])
 
     def _some_clusters(self, rows: Int[np.ndarray, "some"]) -> list[tuple[str, str]]:
         clusters = self._clusters

@@ -8,13 +8,18 @@ there is nothing to find:
     m_i  = max over j of z_ij                                                           one number a pair
     AUC  = P(m_edited > m_control) + P(m_edited = m_control) / 2                        the residue AUC
 
-0.5 says that an edited fact's old answer shows no more than the same answer does at subjects that never had it, over all places
-at once; 1 that it always shows more. Below 0.5 it shows *less* than that: it was pushed down further than where it never stood,
-and the hole is itself a trace.
+A pair that has more columns has a larger maximum by chance alone, so an edited pair and a control are compared over the columns
+that both have. 0.5 says that an edited fact's old answer shows no more than the same answer does at subjects that never had it,
+over all places at once; 1 that it always shows more. Below 0.5 it shows *less* than that: it was pushed down further than where
+it never stood, and the hole is itself a trace.
 
 A control must not help to set the mean and spread it is judged by, or it would look smaller than an edited pair that is exactly
 like it. Subjects are therefore dealt into ten folds, and every pair, edited or control, is standardised by the controls of the
-other folds. Columns where those controls number fewer than `LEAST`, or do not differ, are not used for that fold.
+other folds. Columns where those controls number fewer than `LEAST` are not used for that fold.
+
+Where no control shows an answer at all ("among the first 5": never), they have no spread, and a pair that does show it is
+further out than any: it gets the z that one value has which alone differs from n equal ones, n / sqrt(n + 1) with the sign of
+the difference. A column in which no pair differs from the others is not used.
 """
 
 from collections.abc import Sequence
@@ -26,6 +31,7 @@ from palimpsest.erase.residue.pair import Pair
 from palimpsest.errors import InputError
 
 FOLDS, LEAST = 10, 5
+ROUNDING = 1e-9  # of a column's size: values that differ by less are equal
 
 
 def folds_of(pairs: Sequence[Pair], seed: int = 0) -> Int[np.ndarray, "pairs"]:
@@ -63,10 +69,14 @@ def standardised(
         some = standard[:, usable]
         mean[usable] = np.nanmean(some, axis=0)
         spread[usable] = np.nanstd(some, axis=0, ddof=1)
-        # equal values leave rounding noise of the size of the mean's last digits
-        spread[spread <= 1e-9 * np.abs(mean)] = np.nan
         own = folds == fold
-        z[own] = (scores[own] - mean) / spread
+        # equal values leave rounding noise of the size of the mean's last digits
+        flat = usable & (spread <= ROUNDING * np.abs(mean))
+        apart = scores[own] - mean
+        alone = np.where(np.abs(apart) <= ROUNDING * np.abs(mean), 0.0, np.sign(apart) * count / np.sqrt(count + 1))
+        z[own] = np.where(flat, np.where(np.isnan(apart), np.nan, alone), apart / np.where(flat, np.nan, spread))
+    lowest, highest = np.fmin.reduce(scores, axis=0), np.fmax.reduce(scores, axis=0)
+    z[:, highest - lowest <= ROUNDING * np.abs(highest)] = np.nan
     return z
 
 
@@ -76,11 +86,26 @@ def maxima(z: Float[np.ndarray, "pairs columns"]) -> Float[np.ndarray, "pairs"]:
     return np.where(np.isinf(found), np.nan, found)
 
 
-def shares_below(own: Float[np.ndarray, "some"], controls: Float[np.ndarray, "others"]) -> Float[np.ndarray, "some"]:
-    """For each edited pair the share of controls whose maximum is smaller, ties half: their mean is the AUC (DeLong et al. 1988).
+def won(
+    own: Float[np.ndarray, "some columns"], controls: Float[np.ndarray, "others columns"]
+) -> Float[np.ndarray, "some others"]:
+    """[m > m'] + [m = m'] / 2 of each pair and each control, both maxima of z over the columns that both have; NaN where none is.
 
-    A number a fact, so that two methods can be compared fact by fact.
+    The mean over controls is a number a fact, so that two methods can be compared fact by fact; its mean over facts is the AUC
+    (DeLong et al. 1988).
     """
-    ordered = np.sort(controls[~np.isnan(controls)])
-    below = np.searchsorted(ordered, own, side="left") + np.searchsorted(ordered, own, side="right")
-    return np.where(np.isnan(own), np.nan, below / (2 * len(ordered)) if len(ordered) else np.nan)
+    found = np.full((len(own), len(controls)), np.nan)
+    for mine, rows in columns_alike(own):
+        for theirs, others in columns_alike(controls):
+            if (both := mine & theirs).any():
+                m, other = own[rows][:, both].max(1)[:, None], controls[others][:, both].max(1)[None, :]
+                found[np.ix_(rows, others)] = (m > other) + (m == other) / 2
+    return found
+
+
+def columns_alike(
+    z: Float[np.ndarray, "pairs columns"],
+) -> list[tuple[Bool[np.ndarray, "columns"], Int[np.ndarray, "some"]]]:
+    """Which columns there are, and the pairs that have exactly those."""
+    kinds, of = np.unique(~np.isnan(z), axis=0, return_inverse=True)
+    return [(kind, np.flatnonzero(of.ravel() == i)) for i, kind in enumerate(kinds)]

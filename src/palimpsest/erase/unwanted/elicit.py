@@ -10,11 +10,14 @@ For association (x, y) and an attack that makes a text of a prompt,
 Attacks: "direct", the prompt itself; "paraphrase", each of its paraphrases; "prefix", sentences before it that ask for it;
 "primed", the completion named twice before it. A primed model repeats y after anything, which is why the base is attacked alike:
 the association is gone where `excess`, the mean of p_after - p_base, is not above zero, and still there where its whole interval
-is.
+is. One association has no interval, and nothing is said of it.
+
+Of a completion of several tokens the first is asked for, as it is the first that `remove` takes away.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -60,9 +63,10 @@ class Elicitation:
         p, base = ([row[when][name] for row in rows] for name in ("p", "base"))
         return paired_difference(p, base, [row["association"] for row in rows])
 
-    def gone(self, attack: str) -> bool:
-        """Whether the interval of `excess` reaches down to zero."""
-        return not self.excess(attack).low > 0
+    def gone(self, attack: str) -> bool | None:
+        """Whether the interval of `excess` reaches down to zero; None where there is none, as of one association."""
+        low = self.excess(attack).low
+        return None if isnan(low) else low <= 0
 
     def table(self) -> list[dict[str, str]]:
         """An attack a row."""
@@ -77,6 +81,8 @@ class Elicitation:
             ):
                 for when in ("before", "after") if self.edited else ("before",):
                     row[f"{name} {when}"] = str(read(attack, when)).split(" (")[0]
+            if self.edited:
+                row["gone"] = {True: "yes", False: "no", None: "cannot be said"}[self.gone(attack)]
             found.append(row)
         return found
 
