@@ -373,7 +373,8 @@ since then have not been measured here.
 `decode` looks for keys at a subject's last token, so it is not asked about those.
 
 `smollm2` ships with weights on a quantiser's grid, of which any edit would stand out. Each matrix first got noise, uniform over one step of
-that grid, and was edited after that by the library's defaults; unedited copies have other noise.
+that grid, and was edited after that by the library's defaults; unedited copies have other noise. There are 20 edits a way and not 50, for an
+hour of computing.
 
 Copies hold no rank-one edit. Those that FT trained on a fact do carry one all the same: where none of them is flagged there is no
 false alarm, and FT is not seen either."""

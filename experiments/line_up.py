@@ -201,7 +201,8 @@ edited ones among them. Second moments are the edited model's own, measured anew
 with making the edit. Thresholds are the library's ({STRENGTH:g} of the strength, {AGREEMENT:g} of the agreement, {ALONG:g} along the
 direction). They were set after looking at edits of ten facts of the world and three of smollm2, which are not edited here, and at an unedited
 copy of either, which is among the copies. Edits that write nothing, as the model's first choice was the new answer already, are left out. Intervals are Wilson's or, where
-none or all count, the rule of three; 95 %. Asked for is the layer in {NEEDED:.0%} of the edits.
+none or all count, the rule of three; 95 %. Asked for is the layer in {NEEDED:.0%} of the edits. Of
+smollm2 there are at most 20 edits a way and not {ASKED}, for each takes two minutes.
 
 Copies are every second of those of the world in [forensics, measured](forensics-measured.md), and every third of smollm2's, with subjects as
 candidates. Fine-tuning on one fact is an edit too, but of another shape, for which a line-up is not made."""

@@ -1,7 +1,7 @@
 """results/propagate-*.json and docs/propagate-measured.md, from the lines in run/propagate/ alone."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ WORK, RESULTS, PAGE = ROOT / "run" / "propagate", ROOT / "results", ROOT / "docs
 ARMS = ("before", "alone", "with")
 SCORES = ("forced", "says")
 NAMES = {"world-1": "The made world", "knowedit": "KnowEdit", "mquake": "MQuAKE"}
+BYSTANDERS = ("same_subject", "neighbours", "far")
+BAR = 0.03
 TRIED = 14  # edits of the world on which one wording and two were compared; they chose, and do not report
 
 
@@ -25,6 +27,8 @@ def write_page() -> None:
         summary = world(lines[TRIED:]) if path.stem.startswith("world") else benchmark(lines)
         atomic_write(RESULTS / f"propagate-{path.stem}.json", json.dumps(plain(summary), indent=1) + "\n")
     parts = [HEAD]
+    if left := [name for key, name in NAMES.items() if not (RESULTS / f"propagate-{key}.json").is_file()]:
+        parts.append(f"Not measured yet: {', '.join(left)}.\n")
     for path in sorted(RESULTS.glob("propagate-*.json")):
         parts.append(section(NAMES.get(path.stem.removeprefix("propagate-"), path.stem), json.loads(path.read_text())))
     atomic_write(PAGE, "\n".join(parts))
@@ -97,6 +101,8 @@ def section(name: str, found: dict[str, Any]) -> str:
     lines = [
         f"## {name}, {found['n']} edits",
         "",
+        *verdicts(found["cells"]),
+        "",
         table(["class", "n", "unedited", "edit alone", "with its consequences", "gain (paired)"], rows),
         "",
     ]
@@ -113,12 +119,45 @@ def section(name: str, found: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
+def verdicts(cells: dict[str, Any]) -> list[str]:
+    """What was gained, what the bystanders lost, and what got worse."""
+    told = [f"* Gained: {one}." for one in changed(cells, lambda low, _: low > 0)]
+    told += [f"* Worse than the edit alone: {one}." for one in changed(cells, lambda _, high: high < 0)]
+    names = [name for name in cells if name.startswith(BYSTANDERS)]
+    if names:
+        lost = {
+            arm: max((cells[name][arm]["value"] - cells[name]["with"]["value"], name) for name in names)
+            for arm in ("before", "alone")
+        }
+        met = "met" if max(share for share, _ in lost.values()) <= BAR else "**not met**"
+        (first, where), (second, there) = lost.values()
+        told.append(
+            f"* The bystanders' drop is to be {BAR} at most: {met}. The largest is {first:.3f} from the unedited model ({where}) and "
+            f"{second:.3f} from the edit alone ({there})."
+        )
+    return told or ["* Nothing differs from the edit alone by more than its interval."]
+
+
+def changed(cells: dict[str, Any], wanted: Callable[[float, float], bool]) -> list[str]:
+    """Classes whose paired difference has such an interval; *lost* facts gain where they are said less."""
+    found = []
+    for name, one in cells.items():
+        low, high = one["difference"]["low"], one["difference"]["high"]
+        if low is None:
+            continue
+        if name.startswith("lost"):
+            low, high = -high, -low
+        if wanted(low, high):
+            found.append(f"{name} {cell(one['difference'])}")
+    return found
+
+
 HEAD = """# Propagation, measured
 
 Made by
 
     python experiments/propagate.py world --limit 134 --wordings 1
-    PALIMPSEST_RECORDS=... python experiments/propagate.py smollm2 --limit 40
+    PALIMPSEST_RECORDS=... python experiments/propagate.py smollm2 --limit 20
     python experiments/propagate.py page
 
 Each fact is edited twice by MEMIT on the unedited model: alone, and with what it entails, written in the first wording of its

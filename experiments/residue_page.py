@@ -13,6 +13,8 @@ from pages import cell, table
 from palimpsest.erase.residue.plot import plot_residues
 from palimpsest.runs import atomic_write
 from palimpsest.statistics import Estimate, cluster_bootstrap, holm, paired_difference, sign_flip_p
+from residue_choose import chosen
+from residue_choose import kept as tried
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE, FIGURES = ROOT / "results" / "residue", ROOT / "docs" / "residue-measured.md", ROOT / "docs" / "figures"
@@ -22,11 +24,13 @@ JUDGED, LEAST_ES = "overwrite", 0.95
 MARGIN = 0.05  # of PS and NS, within which a method counts as not worse
 TRIED = {
     "world": "Tried before, on these facts: a moment weight of 1000 took the old answer further away and cost a tenth of NS; the weight was "
-    "then chosen like MEMIT's, on other facts and for single edits ([editing the made world](editing-world.md)): 4000. For a hundred facts an edit it was not chosen anew. PS is over all "
+    "then chosen like MEMIT's, on other facts and for single edits ([editing the made world](editing-world.md)): 4000. PS is over all "
     "paraphrases of a record, the first of which `overwrite` is given; unseen wordings, among the judges, are never those.",
     "smollm2": "Half as many facts as on `world`, and no control task of the probes, for a fact takes so much longer here. "
     "`overwrite` has MEMIT's settings here, chosen on other facts; nothing of it was tuned on smollm2.",
 }
+CHOSEN = "overwrite-chosen"
+ON = {"world": "on a hundred other facts", "smollm2": "by each half of these facts for the other, which agree"}
 JUDGES = ("unseen wording", "probe", "attack", "relearning")
 COMMAND = "python experiments/residue.py run world smollm2 && python experiments/residue.py page"
 
@@ -172,6 +176,34 @@ def bar(jobs: dict[str, dict[str, Any]], found: list[Against]) -> str:
     return table(head, rows)
 
 
+def not_measured(model: str, jobs: dict[str, dict[str, Any]]) -> list[str]:
+    """Jobs of the plan without a file."""
+    planned = [f"{method}-{size}" for size in SIZES for method in METHODS if method != CHOSEN]
+    planned += [f"{CHOSEN}-{SIZES[-1]}"] if chosen(model) else []
+    return [job for job in planned if job not in jobs]
+
+
+def tuned(model: str) -> str:
+    """What was chosen for the largest size, and what there was to choose from."""
+    if not (settings := chosen(model)):
+        return ""
+    told = ", ".join(f"{name} {value:g}" for name, value in settings.items())
+    rows = table(
+        ["tried on a hundred facts", "ES", "PS", "NS"],
+        [
+            [
+                ", ".join(f"{name} {value:g}" for name, value in row["settings"].items()) or AGAINST,
+                *(f"{row[metric]:.2f}" for metric in ("es", "ps", "ns")),
+            ]
+            for row in tried(model)
+        ],
+    )
+    return (
+        f"\n\n`{CHOSEN}` has settings for {SIZES[-1]} facts in an edit, chosen by ES, PS and NS and without a look at any residue, {ON[model]} "
+        f"(`python experiments/residue_choose.py {model}`, which holds the rule): {told}.\n\n{rows}"
+    )
+
+
 def write() -> None:
     """The page and its figures."""
     parts = []
@@ -182,6 +214,8 @@ def write() -> None:
         first = next(iter(jobs.values()))
         counts = ", ".join(f"{count} {name}" for name, count in first["n"].items())
         parts.append(f"## `{model}`\n\nPairs: {counts}. Left out: {len(first['left_out'])}.\n\n{summary(jobs)}")
+        if left := not_measured(model, jobs):
+            parts.append(f"Not measured: {', '.join(left)}.")
         parts.append(f"By readout, against the same answer at other subjects:\n\n{by_readout(jobs)}")
         parts.append(f"Certificates and their base rates:\n\n{base_rates(jobs)}")
         found = against(jobs)
@@ -191,7 +225,7 @@ def write() -> None:
                 f'What it costs in other wordings and at neighbours; "not shown" where a loss of {MARGIN} cannot be excluded:\n\n{no_worse(found)}'
             )
             parts.append(
-                f"The bar set for `{JUDGED}` beforehand:\n\n{bar(jobs, found)}\n\n{TRIED.get(model, '')}".rstrip()
+                f"The bar set for `{JUDGED}` beforehand:\n\n{bar(jobs, found)}\n\n{TRIED.get(model, '')}{tuned(model)}".rstrip()
             )
         for size in SIZES:
             several = {name: job for name, job in jobs.items() if name.endswith(f"-{size}")}
