@@ -37,7 +37,7 @@ GRID: dict[str, list[dict[str, float]]] = {
         for suppress in (0.25, 0.1, 0.05, 0.02)
         for weight in (1000.0, 1500.0, 2000.0, 2500.0, 3000.0, 4000.0, 8000.0)
     ],
-    "smollm2": [{"suppress": 0.25, "moment_weight": weight} for weight in (2500.0, 5000.0, 10000.0, 20000.0)],
+    "smollm2": [{"suppress": 0.25, "moment_weight": weight} for weight in (2500.0, 3000.0, 3500.0, 4000.0, 5000.0)],
 }
 PARTS = {"world": [slice(None)], "smollm2": [slice(0, None, 2), slice(1, None, 2)]}  # each chooses by itself
 

@@ -129,22 +129,26 @@ def test_judges_are_only_what_the_unedited_model_says_in_that_wording() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "answer"),
+    ("written", "answers"),
     [
-        (" France. The city", "France"),
-        (" the U.S. state of Ohio, and", "U.S. state of Ohio"),
-        (" St. Petersburg, Russia", "St. Petersburg"),
-        (" D.R. Congo.", "D.R. Congo"),
-        (" The Netherlands.", "Netherlands"),
-        (" France which is", "France"),
-        (" an Englishman\n", "Englishman"),
-        (" Rome", "Rome"),
-        (" one two three four five six seven eight nine ten eleven twelve thirteen", ""),
+        (" France. The city", ["France"]),
+        (" the U.S. state of Ohio, and", ["U.S. state of Ohio"]),
+        (" the U.S. The capital", ["U.S."]),
+        (" vitamin C. It helps", ["vitamin C"]),
+        (" St. Petersburg, Russia", ["St. Petersburg"]),
+        (" D.R. Congo.", ["D.R. Congo"]),
+        (" The Hague.", ["The Hague", "Hague"]),
+        (" France which is", ["France"]),
+        (" an Englishman\n", ["Englishman"]),
+        (" Rome", ["Rome"]),
+        ("", []),
+        (" the.", ["the"]),
+        (" one two three four five six seven eight nine ten eleven twelve thirteen", []),
     ],
 )
-def test_where_an_answer_ends(written: str, answer: str) -> None:
+def test_where_an_answer_ends(written: str, answers: list[str]) -> None:
     """Not in the middle of a name; and what was still going on when the model was cut off is no answer."""
-    assert begun(world_model(), written) == answer
+    assert list(begun(world_model(), written)) == answers
 
 
 def test_the_guard_drops_what_the_bystanders_cannot_bear() -> None:

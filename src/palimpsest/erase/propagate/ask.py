@@ -31,12 +31,14 @@ GATE = 0.3
 WORDINGS = 3  # in which a question is asked
 TOKENS = 12  # an answer has at most
 
-_ARTICLE = re.compile(r"(the|a|an) ", re.IGNORECASE)
+_ARTICLE = re.compile(r"(?:the|a|an) ", re.IGNORECASE)
 _END = re.compile(
     r"[,;:!?()\[\]\"\n]"
     r"|(?<!\b[A-Z])(?<!\bSt)(?<!\bMt)(?<!\bFt)(?<!\bDr)(?<!\bMr)(?<!\bMs)(?<!\bMrs)\."  # the stop of a sentence
+    r"|\.(?=\s+(?:The|It|Its|He|She|They|This|There|In|And|But)\b)"  # the same after "U.S." or "vitamin C."
     r"|\b(?:is|was|are|were|has|had|which|who|where|that)\b"  # no name goes on here
 )
+_INITIALS = re.compile(r"(?:\b[A-Z]\.)+[A-Z]$")
 
 
 def plan(
@@ -94,7 +96,7 @@ def ask(
     written = answer(model, [Written(text, TOKENS) for text in texts], progress=progress)
     candidates = {
         question: list(
-            dict.fromkeys(filter(None, (begun(model, written.written(Written(text, TOKENS))) for text in some)))
+            dict.fromkeys(one for text in some for one in begun(model, written.written(Written(text, TOKENS))))
         )
         for question, some in prompts.items()
     }
@@ -140,11 +142,20 @@ def _said(model: Model, made: Plan, progress: Progress | None) -> list[Step]:
     return steps
 
 
-def begun(model: Model, written: str) -> str:
-    """The answer at the beginning of what a model wrote; "" where it was still going on when it was cut off."""
+def begun(model: Model, written: str) -> tuple[str, ...]:
+    """The answers that a text may begin with; none where it is blank, or was still going on when it was cut off.
+
+    "the" before a name is left out; "The" may belong to it, as in The Hague, so there are two answers then.
+    """
     text = written.strip()
-    if article := _ARTICLE.match(text):
-        text = text[article.end() :]
     if (end := _END.search(text)) is None:
-        return text if len(model.encode(written)) < TOKENS else ""
-    return text[: end.start()].strip()
+        if len(model.tokenizer(written, add_special_tokens=False).input_ids) >= TOKENS:
+            return ()
+    else:
+        text = text[: end.start()].strip()
+        text += "." if end[0] == "." and _INITIALS.search(text) else ""
+    article = _ARTICLE.match(text)
+    if article is None:
+        return (text,) if text else ()
+    bare = text[article.end() :].strip()
+    return tuple(filter(None, (bare,) if text[0].islower() else (text, bare)))
