@@ -1,6 +1,7 @@
 """Does the old fact still show? Residue of each method on 200 known facts of `world` and 100 of `smollm2`, at batch sizes 1, 10 and 100.
 
     python experiments/residue.py run [world|smollm2] [METHOD-SIZE ...]    # resumable: a finished job is not run again; results/residue/
+    python experiments/residue.py again world smollm2                      # statistics made anew from the raw scores in run/residue/
     python experiments/residue.py page                                     # docs/residue-measured.md
     python experiments/residue.py trial [MODEL]                            # 6 facts, 3 methods, into run/residue-trial/
 
@@ -19,6 +20,7 @@ import random
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -51,13 +53,8 @@ METHODS: dict[str, dict[str, Any]] = {
 CHOSEN = "overwrite-chosen"  # with settings that `residue_choose.py` chose for the largest size, on other facts
 SIZES = (1, 10, 100)
 SEED = 11
+STATISTICS = 2  # how scores are compared (docs/decisions/0011); records without it were made before
 WORLD_WORDS, PERSONS = 40_000, 40
-JUDGES = (
-    "unseen wording",
-    "probe",
-    "attack",
-    "relearning",
-)  # sampling reads the prompt's own lens, which `overwrite` minimises
 METRICS = ("es", "ps", "ns")
 
 
@@ -189,14 +186,21 @@ class Experiment:
 
     def _again(self) -> Residue:
         """The unedited reading from its file, for the pairs it was made of."""
-        pairs = pairs_of(
-            self.facts, self.unknown, self.data.pool, controls=self.data.controls, seed=SEED
-        ).pairs  # drawn as before
+        asked = pairs_of(self.facts, self.unknown, self.data.pool, controls=self.data.controls, seed=SEED)  # as before
         with np.load(self.kept, allow_pickle=False) as file:
             columns = tuple(Column(*place) for place in json.loads(str(file["columns"])))
             standing = {name: file[name] for name in file.files if name not in ("columns", "before")}
-            same = {"model": self.data.name, "edits": "none", "seed": SEED}
-            return Residue(pairs, columns, file["before"], file["before"], standing, settings=same)
+            same = {
+                "model": self.data.name,
+                "method": "none",
+                "edits": "none",
+                "unknown_edited": False,
+                "readouts": list(dict.fromkeys(column.readout for column in columns)),
+                "gate": "all",
+                "not_known": 0,
+                "seed": SEED,
+            }
+            return Residue(asked.pairs, columns, file["before"], file["before"], standing, asked.left_out, {}, same)
 
     def run(self, method: str, size: int) -> None:
         """One job."""
@@ -216,6 +220,22 @@ class Experiment:
             with edits[i].applied(self.model):
                 scores += counterfact_scores(self.model, [fact])
         self._store(f"{method}-{size}", found, scores, written, dict(prepared.card))
+
+    def again(self) -> None:
+        """Statistics of every job whose raw scores are there, made anew."""
+        unedited = self._again()
+        for path in sorted(RAW.glob(f"{self.data.name}-*.npz")):
+            kept = self.results / f"{path.stem}.json"
+            if kept.is_file():
+                with np.load(path, allow_pickle=False) as file:
+                    found = replace(unedited, before=file["before"], after=file["after"], standing={})
+                told = found.to_json()
+                record = json.loads(kept.read_text())
+                if path.stem.endswith("-none"):
+                    record["settings"] = told["settings"]
+                record |= {name: told[name] for name in ("auc", "column_auc", "certificates", "shares")}
+                atomic_write(kept, json.dumps(_rounded(record | {"statistics": STATISTICS}), ensure_ascii=False) + "\n")
+                print(f"{path.stem}: residue AUC {found.auc()}", flush=True)
 
     def _edits(self, prepared: Any, facts: Sequence[Fact], size: int) -> list[Edit]:
         """The edit each fact is written by, `size` facts together."""
@@ -255,6 +275,7 @@ class Experiment:
             },
             "by_fact": {name: own.tolist() for name, own in values.items()},
             "clusters": clusters,
+            "statistics": STATISTICS,
             "seconds_writing": round(written, 1),
             "card": {
                 name: value for name, value in card.items() if isinstance(value, str | int | float | list | tuple)
@@ -299,12 +320,16 @@ def run(name: str, jobs: Sequence[str], *, trial: bool = False) -> None:
 
 
 def main() -> None:
-    """`run [MODEL] [JOB ...]`, `trial [MODEL]` or `page`."""
+    """`run [MODEL] [JOB ...]`, `again MODEL ...`, `trial [MODEL]` or `page`."""
     verb, rest = (sys.argv[1:2] or [""])[0], sys.argv[2:]
     if verb == "page":
         from residue_page import write  # beside this file
 
         return write()
+    if verb == "again":
+        for name in rest:
+            Experiment(name).again()
+        return None
     if verb not in ("run", "trial"):
         return print(__doc__)
     models = [name for name in rest if name in ("world", "smollm2")] or ["world"]

@@ -30,7 +30,7 @@ TRIED = {
     "`overwrite` has MEMIT's settings here, chosen on other facts; nothing of it was tuned on smollm2.",
 }
 CHOSEN = "overwrite-chosen"
-ON = {"world": "on a hundred other facts", "smollm2": "by each half of these facts for the other, which agree"}
+ON = {"world": "on a hundred other facts", "smollm2": "by each half of these facts for the other"}
 JUDGES = ("unseen wording", "probe", "attack", "relearning")
 COMMAND = "python experiments/residue.py run world smollm2 && python experiments/residue.py page"
 
@@ -119,10 +119,17 @@ def against(jobs: dict[str, dict[str, Any]]) -> list[Against]:
 
 
 def judged(job: dict[str, Any]) -> Float[np.ndarray, "facts"]:
-    """Of each fact, the mean over judges of the share of controls that show less: its mean is the mean of their residue AUCs."""
+    """What each fact adds to the mean of the judges' residue AUCs: the mean of these numbers is that mean.
+
+    With n facts, n_j of them read by judge j of J: (n / J) sum over j of share_ij / n_j, where share_ij, of controls that show
+    less, is 0 in the sum where it was not read. n_j are those of the model's pairs and the same for all jobs.
+    """
     shares = [job["shares"][name]["after"] for name in JUDGES if job["shares"].get(name)]
     own = np.array([[np.nan if value is None else value for value in one] for one in shares])
-    return np.nanmean(own, axis=0) if len(own) else np.full(len(job["facts"]), np.nan)
+    if not len(own):
+        return np.full(len(job["facts"]), np.nan)
+    read = ~np.isnan(own)
+    return np.asarray((np.where(read, own, 0.0) / read.mean(axis=1, keepdims=True)).mean(axis=0))
 
 
 def _judged(job: dict[str, Any], other: dict[str, Any], clusters: list[Any]) -> tuple[Estimate | None, float]:
@@ -185,9 +192,9 @@ def not_measured(model: str, jobs: dict[str, dict[str, Any]]) -> list[str]:
 
 def tuned(model: str) -> str:
     """What was chosen for the largest size, and what there was to choose from."""
-    if not (settings := chosen(model)):
+    if not tried(model):
         return ""
-    told = ", ".join(f"{name} {value:g}" for name, value in settings.items())
+    told = ", ".join(f"{name} {value:g}" for name, value in chosen(model).items()) or "none, for they differ"
     rows = table(
         ["tried on a hundred facts", "ES", "PS", "NS"],
         [

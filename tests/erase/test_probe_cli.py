@@ -85,12 +85,20 @@ def test_mistakes(files: tuple[Path, Path], tmp_path: Path) -> None:
         ("{", "are no JSON"),
         ('{"alias": {}}', 'must hold "aliases" or "reversed"'),
         ('{"aliases": {"a": "b"}}', "aliases of 'a' in .* must be a list of names, got 'b'"),
+        (
+            '{"aliases": {"Farnanja": ["b"]}}',
+            "name 'Farnanja', which is the subject of no fact. Did you mean 'Farnania'",
+        ),
+        (
+            '{"reversed": {"captal": "{answer} is"}}',
+            "name 'captal', which is the relation of no fact. Did you mean 'capital'",
+        ),
         ('{"reversed": {"capital": 3}}', "reversed wording of 'capital' in .* must be a text, got 3"),
     ]:
         (tmp_path / "w.json").write_text(content)
         with pytest.raises(PalimpsestError, match=message):
             run("world", files[0], "--wordings", tmp_path / "w.json", "--out", tmp_path / "e")
-    (tmp_path / "w.json").write_text('{"aliases": {"a": ["b"]}}')
+    (tmp_path / "w.json").write_text('{"aliases": {"Farnania": ["b"]}}')
     with pytest.raises(SettingError, match="read by wording, which is not among head"):
         run("world", files[0], "--readouts", "head", "--wordings", tmp_path / "w.json", "--out", tmp_path / "e")
     with pytest.raises(PalimpsestError, match="missing.txt"):

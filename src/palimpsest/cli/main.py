@@ -84,7 +84,8 @@ def main() -> None:
     """Run the command line and exit."""
     told = warnings.showwarning
     try:
-        warnings.showwarning = _warn
+        if not os.environ.get("PALIMPSEST_DEBUG"):
+            warnings.showwarning = _warn
         code = group.main(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         code = _say(
@@ -113,9 +114,9 @@ def main() -> None:
 
 
 def _warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    """One sentence, as errors are; other libraries' warnings of what will change some day are no user's business."""
-    if issubclass(category, UserWarning):
-        _say(f"warning: {message}", 0)
+    """One line, as errors have; what a library will change some day is left to its developers."""
+    if not issubclass(category, DeprecationWarning | PendingDeprecationWarning | FutureWarning):
+        _say(f"warning: {str(message).strip().split(chr(10))[0]}", 0)
 
 
 def _say(message: str, code: int) -> int:

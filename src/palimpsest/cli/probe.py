@@ -1,5 +1,6 @@
 """`palimpsest probe MODEL [FACTS] --edit edit.safetensors --out DIR`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from palimpsest.cli.common import (
     show,
     table,
 )
+from palimpsest.facts import Fact
 
 SHOWN = 10  # facts that are not erased, named one by one
 
@@ -96,7 +98,7 @@ def command(
         readout_of(name)  # a misspelt name is told before the model is loaded
     bar = progress_bar()
     made: dict[str, Readout]
-    told = _wordings(wordings) if wordings else {}
+    told = _wordings(wordings, file.facts) if wordings else {}
     made = {"trained lens": TrainedLens(plain, progress=bar), "wording": Wordings(text=plain, seed=seed, **told)}
     if told and "wording" not in names:
         raise SettingError(f"--wordings are read by wording, which is not among {', '.join(names)}; add it.")
@@ -124,9 +126,9 @@ def command(
     exit_code(file, len(found.left_out))
 
 
-def _wordings(path: str) -> dict[str, Any]:
+def _wordings(path: str, facts: Sequence[Fact]) -> dict[str, Any]:
     """Aliases and reversed wordings from a file; mistakes in one sentence."""
-    from palimpsest.errors import InputError
+    from palimpsest.errors import InputError, did_you_mean
 
     parts = read_object(path, "wordings", "docs/residue.md")
     if not parts or set(parts) - {"aliases", "reversed"} or not all(isinstance(part, dict) for part in parts.values()):
@@ -134,11 +136,18 @@ def _wordings(path: str) -> dict[str, Any]:
             f'The wordings {path} must hold "aliases" or "reversed", an object each; see docs/residue.md for an example.'
         )
     for subject, names in parts.get("aliases", {}).items():
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        if not names or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise InputError(f"The aliases of {subject!r} in {path} must be a list of names, got {names!r}.")
     for relation, text in parts.get("reversed", {}).items():
         if not isinstance(text, str):
             raise InputError(f"The reversed wording of {relation!r} in {path} must be a text, got {text!r}.")
+    have = {"aliases": {fact.subject for fact in facts}, "reversed": {fact.relation for fact in facts}}
+    for kind, part in parts.items():
+        if unknown := [name for name in part if name not in have[kind]]:
+            what = "subject" if kind == "aliases" else "relation"
+            raise InputError(
+                f"The {kind} in {path} name {unknown[0]!r}, which is the {what} of no fact.{did_you_mean(unknown[0], have[kind])}"
+            )
     return parts
 
 

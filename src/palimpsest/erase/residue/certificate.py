@@ -1,14 +1,15 @@
 """The erasure certificate: the old answer shows nowhere more than a control's 95th percentile of the same maximum.
 
-    erased_i    m_i <= q_i      m_i the largest z of the fact over all columns (`standard`)
-                                q_i the ceil(0.95 (n + 1))-th smallest of the same maximum of n controls
-    shows_i     the columns where z_ij > q_i
+    z_ij shows      where at most n - k of n controls have a maximum of at least z_ij        k = ceil(0.95 (n + 1))
+                    (z_ij exceeds the k-th smallest of the controls' maxima)
+    erased_i        where no column of the fact shows
 
-The maximum of a control is taken over the columns that the fact has too; one that lacks some of these can only lower q. q is a
-conformal quantile: a fact that is exchangeable with its controls exceeds it with a chance of at most 5 %, whatever the
-distribution and however many columns there are (Vovk et al. 2005). Controls of the fact's own fold are left out of q, so that
-the share of controls that get a certificate can be read off in the same way, and is about 95 % by construction; it stands
-beside the facts' share as the base rate. With fewer than 19 controls q does not exist, and no certificate is given.
+The threshold is a conformal quantile: a fact that is exchangeable with its controls exceeds it with a chance of at most 5 %,
+whatever the distribution and however many columns there are (Vovk et al. 2005). For that the maxima must be over the same
+columns: a fact is read at those of its columns that at least half of the controls have (`read` says at how many), and compared
+with the controls that have all of them (`of`). Controls of the fact's own fold are left out, so that the share of controls that
+get a certificate can be read off in the same way, and is about 95 % by construction; it stands beside the facts' share as the
+base rate. With fewer than 19 such controls nothing is said of a fact.
 
 A certificate speaks of the columns that were read. It does not say that no other readout would find the answer.
 """
@@ -18,11 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from jaxtyping import Bool, Float, Int
-
 from palimpsest.erase.residue.readout import Column
-from palimpsest.erase.residue.standard import columns_alike, maxima
 from palimpsest.errors import InputError, SettingError
 from palimpsest.statistics import Estimate
 
@@ -33,15 +30,18 @@ class Certificate:
 
     Attributes:
         fact: its id.
-        erased: whether it shows nowhere; None where nothing of it, or of too few controls with it, could be read.
-        maximum, threshold: m and q, in standard deviations of the controls.
+        erased: whether it shows nowhere; None where too few controls could be read at its columns, or nothing of it.
+        read: at how many columns.
+        as_much: so many controls show at least as much at some column as the fact does where it shows most.
+        of: of so many.
         shows: where it shows, most first.
     """
 
     fact: str
     erased: bool | None
-    maximum: float
-    threshold: float
+    read: int
+    as_much: int
+    of: int
     shows: tuple[Column, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -49,19 +49,21 @@ class Certificate:
         return {
             "fact": self.fact,
             "erased": self.erased,
-            "maximum": self.maximum,
-            "threshold": self.threshold,
+            "read": self.read,
+            "as_much": self.as_much,
+            "of": self.of,
             "shows": [str(column) for column in self.shows[:10]],
             "shows_at": len(self.shows),
         }
 
     def __str__(self) -> str:
+        controls = f"{self.as_much} of {self.of} controls show as much"
         if self.erased is None:
-            return f"{self.fact}: not said, for nothing was read of it that could be read of enough controls"
+            return f"{self.fact}: nothing can be said, for {self.of} controls could be read where it could"
         if self.erased:
-            return f"{self.fact}: erased (maximum {self.maximum:.2f}, threshold {self.threshold:.2f})"
+            return f"{self.fact}: erased at {self.read} columns ({controls})"
         most = ", ".join(map(str, self.shows[:3]))
-        return f"{self.fact}: shows at {len(self.shows)} columns, most at {most} ({self.maximum:.2f} over {self.threshold:.2f})"
+        return f"{self.fact}: shows at {len(self.shows)} of {self.read} columns, most at {most} ({controls})"
 
 
 @dataclass(frozen=True)
@@ -114,29 +116,3 @@ def quantile_rank(count: int, level: float) -> int:
             f"give more facts or more controls."
         )
     return rank
-
-
-def thresholds(
-    z: Float[np.ndarray, "pairs columns"],
-    controls: Bool[np.ndarray, "pairs"],
-    folds: Int[np.ndarray, "pairs"],
-    level: float,
-) -> Float[np.ndarray, "pairs"]:
-    """q of each pair: of the controls outside its fold, over its own columns; NaN where too few of them have any of those.
-
-    Raises:
-        InputError: there are too few controls in all.
-    """
-    found = np.full(len(z), np.nan)
-    for fold in np.unique(folds):
-        others = z[controls & (folds != fold)]
-        quantile_rank(len(others), level)
-        for mask, rows in columns_alike(z):
-            largest = maxima(others[:, mask])
-            largest = np.sort(largest[~np.isnan(largest)])
-            own = rows[folds[rows] == fold]
-            try:
-                found[own] = largest[quantile_rank(len(largest), level) - 1]
-            except InputError:
-                continue  # these pairs are not said to be erased, nor to show
-    return found

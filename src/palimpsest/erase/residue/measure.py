@@ -202,7 +202,8 @@ def _nowhere(before: _Scores) -> dict[str, str]:
     for column, some in zip(before.columns, (~np.isnan(before.scores)).any(axis=0), strict=True):
         read[column.readout] = read.get(column.readout, False) or bool(some)
     return {
-        name: "None of the facts and controls could be read by it; give a pool with more facts of their relations."
+        name: "None of the facts and controls could be read by it; give a pool with more facts of their relations "
+        "(a probe needs 14 subjects of one)."
         for name, any_read in read.items()
         if not any_read
     }

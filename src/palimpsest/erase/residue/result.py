@@ -11,17 +11,18 @@ asks whether the old answer shows more than a true answer that was never written
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from palimpsest.erase.residue.certificate import Certificate, Certificates, thresholds
+from palimpsest.erase.residue.certificate import Certificate, Certificates, quantile_rank
 from palimpsest.erase.residue.lens import MEASURES
 from palimpsest.erase.residue.pair import EDITED, NEVER_KNOWN, SAME_ANSWER, Pair
 from palimpsest.erase.residue.readout import Column
-from palimpsest.erase.residue.standard import folds_of, maxima, standardised, won
+from palimpsest.erase.residue.standard import Table, folds_of, maxima
 from palimpsest.errors import InputError, SettingError, did_you_mean
 from palimpsest.facts import Fact
 from palimpsest.locate.saving import save_json
@@ -85,8 +86,8 @@ class Residue:
         return self.before if when == "before" else self.after
 
     def z(self, control: str = SAME_ANSWER, when: str = "after") -> Float[np.ndarray, "pairs columns"]:
-        """Scores in standard deviations of a group of controls, standardised by other folds (`standard.standardised`)."""
-        return standardised(self.scores(when), self._controls(control), self._folds)
+        """Scores in standard deviations of a group of controls of other folds (`standard.Table`)."""
+        return self._table(control, when).z()
 
     def maximum(
         self, control: str = SAME_ANSWER, when: str = "after", readouts: Sequence[str] | None = None
@@ -164,34 +165,32 @@ class Residue:
         Raises:
             InputError: there are too few controls for a threshold.
         """
-        among = self._among(readouts)
-        columns = [column for column, kept in zip(self.columns, among, strict=True) if kept]
-        controls = self._controls(control)
-        passed: dict[str, Float[np.ndarray, pairs]] = {}
-        for time in dict.fromkeys(("before", when)):
-            z = self.z(control, time)[:, among]
-            limits, largest = thresholds(z, controls, self._folds, level), maxima(z)
-            passed[time] = np.where(np.isnan(largest) | np.isnan(limits), np.nan, largest <= limits)
+        groups = {name: np.flatnonzero(self.group(name)) for name in (EDITED, control, NEVER_KNOWN)}
+        shown = {name: self._shown(control, when, rows, readouts, level) for name, rows in groups.items() if len(rows)}
+        before = self._shown(control, "before", groups[EDITED], readouts, level)
+        said = {name: np.where(of > 0, ~where.any(axis=1), np.nan) for name, (where, _, of) in shown.items()}
+        where, reached, of = shown[EDITED]
+        z = self.z(control, when)
         facts = []
-        for i in np.flatnonzero(self.group(EDITED)):
-            where = [j for j in np.argsort(-np.nan_to_num(z[i], nan=-np.inf), kind="stable") if z[i, j] > limits[i]]
-            own = float(largest[i])
+        for i, row in enumerate(groups[EDITED]):
+            read = ~np.isnan(reached[i])
+            most = sorted(np.flatnonzero(where[i]), key=lambda j: (reached[i, j], -z[row, j]))
             facts.append(
                 Certificate(
-                    self.pairs[i].of,
-                    None if np.isnan(passed[when][i]) else bool(passed[when][i]),
-                    own,
-                    float(limits[i]),
-                    tuple(columns[j] for j in where),
+                    self.pairs[row].of,
+                    None if np.isnan(said[EDITED][i]) else bool(said[EDITED][i]),
+                    int(read.sum()),
+                    int(reached[i, read].min()) if read.any() else 0,
+                    int(of[i]),
+                    tuple(self.columns[j] for j in most),
                 )
             )
-        edited, unknown = self.group(EDITED), self.group(NEVER_KNOWN)
         return Certificates(
             tuple(facts),
-            self._share(passed[when], edited, seed),
-            self._share(passed[when], controls, seed),
-            self._share(passed[when], unknown, seed) if unknown.any() else None,
-            self._share(passed["before"], edited, seed),
+            self._share(said[EDITED], groups[EDITED], seed),
+            self._share(said[control], groups[control], seed),
+            self._share(said[NEVER_KNOWN], groups[NEVER_KNOWN], seed) if len(groups[NEVER_KNOWN]) else None,
+            self._share(np.where(before[2] > 0, ~before[0].any(axis=1), np.nan), groups[EDITED], seed),
         )
 
     def table(self) -> list[dict[str, str]]:
@@ -268,23 +267,45 @@ class Residue:
             return np.array([not column.readout.endswith(CONTROL_READOUT) for column in self.columns])
         return np.array([column.readout in readouts for column in self.columns])
 
+    @cached_property
+    def _tables(self) -> dict[tuple[str, str], Table]:
+        return {}
+
+    def _table(self, control: str, when: str) -> Table:
+        if (control, when) not in self._tables:
+            self._tables[control, when] = Table(self.scores(when), self._controls(control), self._folds)
+        return self._tables[control, when]
+
     def _won(self, control: str, when: str, readouts: Sequence[str] | None) -> Float[np.ndarray, "facts controls"]:
-        """Which edited fact shows more than which control (`standard.won`)."""
-        z = self.z(control, when)[:, self._among(readouts)]
-        return won(z[self.group(EDITED)], z[self._controls(control)])
+        """Which edited fact shows more than which control."""
+        return self._table(control, when).won(np.flatnonzero(self.group(EDITED)), self._among(readouts))
+
+    def _shown(
+        self, control: str, when: str, rows: Int[np.ndarray, "some"], readouts: Sequence[str] | None, level: float
+    ) -> tuple[Bool[np.ndarray, "some columns"], Float[np.ndarray, "some columns"], Int[np.ndarray, "some"]]:
+        """Where each pair shows, how many controls show as much there, and of how many; of none where they are too few."""
+        reached, of = self._table(control, when).reached(rows, self._among(readouts))
+        quantile_rank(int(max(of, default=0)), level)  # raises where the controls are too few for anybody
+        least = np.full(len(rows), -1)
+        for i, count in enumerate(of):
+            try:
+                least[i] = count - quantile_rank(int(count), level)
+            except InputError:
+                reached[i] = np.nan
+        return reached <= least[:, None], reached, np.where(least >= 0, of, 0)
 
     def _some_clusters(self, rows: Int[np.ndarray, "some"]) -> list[tuple[str, str]]:
         clusters = self._clusters
         return [clusters[i] for i in rows]
 
-    def _share(self, passed: Float[np.ndarray, "pairs"], among: Bool[np.ndarray, "pairs"], seed: int) -> Estimate:
+    def _share(self, said: Float[np.ndarray, "some"], rows: Int[np.ndarray, "some"], seed: int) -> Estimate:
         """Share with a certificate; where all or none have one, the interval counts subjects."""
-        rows = np.flatnonzero(among & ~np.isnan(passed))
-        clusters = self._some_clusters(rows)
-        if len(rows) and passed[rows].min() == passed[rows].max():
+        read = ~np.isnan(said)
+        passed, clusters = said[read], self._some_clusters(rows[read])
+        if len(passed) and passed.min() == passed.max():
             count = len(set(clusters))
-            return proportion(count * int(passed[rows[0]]), count)
-        return cluster_bootstrap(passed[rows], clusters, seed=seed)
+            return proportion(count * int(passed[0]), count)
+        return cluster_bootstrap(passed, clusters, seed=seed)
 
     def _told(self, control: str, when: str, readouts: Sequence[str] | None) -> str:
         try:

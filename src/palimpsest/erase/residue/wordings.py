@@ -3,7 +3,8 @@
     prompt, paraphrase 1, 2, ...    the fact's own wordings
     prefix 1, 2, ...                the prompt after a sentence of plain text that no editor used as a context
     alias 1, 2, ...                 the prompt with another name of the subject (given by the caller); its only name where it has no
-                                    other, so that a subject without one, as controls are, can be compared
+                                    other, so that a subject without one, as controls are, can be compared (of an edited fact
+                                    not where the prompt is passed over)
     reversed                        the relation told from its other end, "Paris is the capital of"; here the *subject* is
                                     read, among others of the relation (given by the caller as templates with {answer})
 
@@ -122,7 +123,8 @@ class WordingsReader:
         texts = asked_as(fact, self.settings.skip + self.settings.paraphrases)
         texts |= {f"prefix {i + 1}": f"{sentence} {fact.text}" for i, sentence in enumerate(self.prefixes)}
         names = self.settings.aliases.get(fact.subject, ())
-        texts |= {path: fact.text for path in self.paths if path.startswith("alias ")}
+        if pair.group == SAME_ANSWER or not self.settings.skip:
+            texts |= {path: fact.text for path in self.paths if path.startswith("alias ")}
         texts |= {f"alias {i + 1}": fact.prompt.replace("{}", name) for i, name in enumerate(names)}
         asked = {path: Asked(text, pair.answer, pair.others) for path, text in texts.items()}
         if template := self.settings.reversed.get(fact.relation):
