@@ -29,8 +29,9 @@ def write_page() -> None:
     parts = [HEAD]
     if left := [name for key, name in NAMES.items() if not (RESULTS / f"propagate-{key}.json").is_file()]:
         parts.append(f"Not measured yet: {', '.join(left)}.\n")
-    for path in sorted(RESULTS.glob("propagate-*.json")):
-        parts.append(section(NAMES.get(path.stem.removeprefix("propagate-"), path.stem), json.loads(path.read_text())))
+    for key, name in NAMES.items():
+        if (path := RESULTS / f"propagate-{key}.json").is_file():
+            parts.append(section(name, json.loads(path.read_text())))
     atomic_write(PAGE, "\n".join(parts))
 
 
