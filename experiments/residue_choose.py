@@ -8,7 +8,9 @@ anything was run: of the settings that keep all three (ES at least 0.97, PS and 
 what is asked), the strongest suppression, and there the setting whose worst of the three is best; where none does, the one whose worst is
 best. No residue is read here. What is chosen is `overwrite-chosen` of `experiments/residue.py`.
 
-On the world the hundred facts are others than those whose residue is measured. On smollm2, where the search for a hundred values takes half an
+On the world the facts are others than those whose residue is measured: three hundred of them, in three edits. A first choice, on one hundred, was
+suppress 0.1 and moment_weight 3000; on the facts that report it kept all but PS (-0.036 [-0.073, -0.002]), where those that chose
+had shown -0.008. The choice was made again on more facts because of that. On smollm2, where the search for a hundred values takes half an
 hour, they are the same, in two halves: what the one half chooses is for the other, and only a setting that both choose is taken.
 """
 
@@ -28,7 +30,8 @@ from palimpsest.runs import atomic_write
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "residue-choose"
-COUNT = 100
+COUNT = {"world": 300, "smollm2": 100}
+EDIT = 100  # facts
 METRICS = ("es", "ps", "ns")
 LEAST = {"es": 0.97, "ps": -0.02, "ns": -0.02}  # ES itself, the others less MEMIT's
 GRID: dict[str, list[dict[str, float]]] = {
@@ -37,7 +40,10 @@ GRID: dict[str, list[dict[str, float]]] = {
         for suppress in (0.25, 0.1, 0.05, 0.02)
         for weight in (1000.0, 1500.0, 2000.0, 2500.0, 3000.0, 4000.0, 8000.0)
     ],
-    "smollm2": [{"suppress": 0.25, "moment_weight": weight} for weight in (2500.0, 3000.0, 3500.0, 4000.0, 5000.0)],
+    "smollm2": [
+        *({"suppress": 0.25, "moment_weight": weight} for weight in (2500.0, 3000.0, 3500.0, 4000.0, 5000.0)),
+        *({"suppress": 0.1, "moment_weight": weight} for weight in (2000.0, 2500.0, 3000.0, 4000.0)),
+    ],
 }
 PARTS = {"world": [slice(None)], "smollm2": [slice(0, None, 2), slice(1, None, 2)]}  # each chooses by itself
 
@@ -50,7 +56,7 @@ def main(name: str) -> None:
     facts, values = experiment.facts, experiment.kept.with_name(f"{name}-values")
     if name == "world":
         used = {fact.id for fact in (*facts, *experiment.unknown)}
-        facts = spread([fact for fact in experiment.data.pool if fact.id not in used and fact.target_new], COUNT)
+        facts = spread([fact for fact in experiment.data.pool if fact.id not in used and fact.target_new], COUNT[name])
         values = ROOT / "run" / "residue-choose"
     rows = kept(name)
     for settings in ({}, *GRID[name]):
@@ -63,11 +69,12 @@ def main(name: str) -> None:
 
 
 def scored(model: pal.Model, facts: list[pal.Fact], settings: dict[str, float], values: Path) -> dict[str, Any]:
-    """All facts in one edit: by overwrite with some settings, by MEMIT with none."""
-    began = time.process_time()
-    edit = editor(model, "overwrite" if settings else "memit", resume=values, **settings).edit(facts)
-    with edit.applied(model):
-        scores = counterfact_scores(model, facts)
+    """A hundred facts an edit: by overwrite with some settings, by MEMIT with none."""
+    began, scores = time.process_time(), []
+    method = editor(model, "overwrite" if settings else "memit", resume=values, **settings)
+    for begin in range(0, len(facts), EDIT):
+        with method.edit(facts[begin : begin + EDIT]).applied(model):
+            scores += counterfact_scores(model, facts[begin : begin + EDIT])
     by_fact = {metric: [round(float(row[metric]), 4) for row in scores] for metric in METRICS}
     means = {metric: round(float(np.nanmean(own)), 4) for metric, own in by_fact.items()}
     seconds = round(time.process_time() - began, 1)

@@ -30,7 +30,7 @@ TRIED = {
     "`overwrite` has MEMIT's settings here, chosen on other facts; nothing of it was tuned on smollm2.",
 }
 CHOSEN = "overwrite-chosen"
-ON = {"world": "on a hundred other facts", "smollm2": "by each half of these facts for the other"}
+ON = {"world": "on three hundred other facts", "smollm2": "by each half of these facts for the other"}
 JUDGES = ("unseen wording", "probe", "attack", "relearning")
 COMMAND = "python experiments/residue.py run world smollm2 && python experiments/residue.py page"
 
@@ -196,7 +196,7 @@ def tuned(model: str) -> str:
         return ""
     told = ", ".join(f"{name} {value:g}" for name, value in chosen(model).items()) or "none, for they differ"
     rows = table(
-        ["tried on a hundred facts", "ES", "PS", "NS"],
+        ["tried, a hundred facts an edit", "ES", "PS", "NS"],
         [
             [
                 ", ".join(f"{name} {value:g}" for name, value in row["settings"].items()) or AGAINST,
