@@ -264,7 +264,11 @@ def test_wordings_count_every_token_of_an_answer() -> None:
     expected = log_p_by_hand(model, reversed_text, "Eiffel Tower") - log_p_by_hand(model, reversed_text, "Big Ben")
     assert table.scores[0, -1] == pytest.approx(expected, abs=1e-3)
     assert np.isnan(table.scores[1, -1])
-    assert np.isnan(table.scores[0, 4])
+    assert table.scores[0, 4] == pytest.approx(table.scores[0, 0], abs=1e-4)  # no alias: its only name
+    judging = Wordings(paraphrases=1, prefixes=0, skip=1, text=settings.text, aliases=settings.aliases)
+    alias = judging.fit(model, [*pairs, other]).read(model, [*pairs, other]).scores[:, -1]
+    assert np.isnan(alias[0])  # of a fact that is no control the prompt is a seen wording
+    assert np.isfinite(alias[[1, -1]]).all()
     unseen = Wordings(paraphrases=2, prefixes=0, skip=1, name="unseen").fit(model, pairs).read(model, pairs)
     assert unseen.columns == (Column("unseen", "paraphrase 2"), Column("unseen", "paraphrase 3"))
     assert unseen.scores[:, 0] == pytest.approx(table.scores[:3, 2], abs=1e-5)
