@@ -39,7 +39,7 @@ from palimpsest.runs import atomic_write
 from palimpsest.runs.json_text import plain
 from palimpsest.statistics import cluster_bootstrap
 from palimpsest.world import Corpus, made_world, newcomers
-from residue_choose import chosen  # beside this file
+from residue_choose import CHOSEN, chosen  # beside this file
 
 ROOT = Path(__file__).parents[1]
 RESULTS, TRIAL, RAW = ROOT / "results" / "residue", ROOT / "run" / "residue-trial", ROOT / "run" / "residue"
@@ -50,7 +50,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "ft-l": {"method": "ft", "preset": "ft-l"},
     "overwrite": {"method": "overwrite"},
 }
-CHOSEN = "overwrite-chosen"  # with settings that `residue_choose.py` chose for the largest size, on other facts
 SIZES = (1, 10, 100)
 SEED = 11
 STATISTICS = 2  # how scores are compared (docs/decisions/0011); records without it were made before

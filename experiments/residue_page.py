@@ -13,7 +13,7 @@ from pages import cell, table
 from palimpsest.erase.residue.plot import plot_residues
 from palimpsest.runs import atomic_write
 from palimpsest.statistics import Estimate, cluster_bootstrap, holm, paired_difference, sign_flip_p
-from residue_choose import chosen
+from residue_choose import CHOSEN, chosen, told
 from residue_choose import kept as tried
 
 ROOT = Path(__file__).parents[1]
@@ -29,10 +29,9 @@ TRIED = {
     "smollm2": "Half as many facts as on `world`, and no control task of the probes, for a fact takes so much longer here. "
     "`overwrite` has MEMIT's settings here, chosen on other facts; nothing of it was tuned on smollm2.",
 }
-CHOSEN = "overwrite-chosen"
 ON = {"world": "on three hundred other facts", "smollm2": "by each half of these facts for the other"}
 JUDGES = ("unseen wording", "probe", "attack", "relearning")
-COMMAND = "python experiments/residue.py run world smollm2 && python experiments/residue.py page"
+COMMAND = "python experiments/residue_choose.py && python experiments/residue.py run world smollm2 && python experiments/residue.py page"
 
 
 def stored(model: str) -> dict[str, dict[str, Any]]:
@@ -194,7 +193,6 @@ def tuned(model: str) -> str:
     """What was chosen for the largest size, and what there was to choose from."""
     if not tried(model):
         return ""
-    told = ", ".join(f"{name} {value:g}" for name, value in chosen(model).items()) or "none, for they differ"
     rows = table(
         ["tried, a hundred facts an edit", "ES", "PS", "NS"],
         [
@@ -207,7 +205,7 @@ def tuned(model: str) -> str:
     )
     return (
         f"\n\n`{CHOSEN}` has settings for {SIZES[-1]} facts in an edit, chosen by ES, PS and NS and without a look at any residue, {ON[model]} "
-        f"(`python experiments/residue_choose.py {model}`, which holds the rule): {told}.\n\n{rows}"
+        f"(`python experiments/residue_choose.py {model}`, which holds the rule): {told(model)}.\n\n{rows}"
     )
 
 

@@ -97,9 +97,11 @@ def command(
     for name in names:
         readout_of(name)  # a misspelt name is told before the model is loaded
     bar = progress_bar()
-    made: dict[str, Readout]
     told = _wordings(wordings, file.facts) if wordings else {}
-    made = {"trained lens": TrainedLens(plain, progress=bar), "wording": Wordings(text=plain, seed=seed, **told)}
+    made: dict[str, Readout] = {
+        "trained lens": TrainedLens(plain, progress=bar),
+        "wording": Wordings(text=plain, seed=seed, **told),
+    }
     if told and "wording" not in names:
         raise SettingError(f"--wordings are read by wording, which is not among {', '.join(names)}; add it.")
     folder = check_writable(Path(out))

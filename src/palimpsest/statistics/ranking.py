@@ -10,6 +10,8 @@ enter together, so that the order in which they stand decides nothing. AUROC is 
 McNeil 1982); AUPRC in this form is average precision, without interpolation (Davis and Goadrich 2006, section 4, say why).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
@@ -17,7 +19,7 @@ from scipy import stats
 from palimpsest.statistics.bootstrap import percentile_estimate
 from palimpsest.statistics.checks import Numbers, finite_numbers, same_length, tail_rank, yes_or_no
 from palimpsest.statistics.estimate import Estimate
-from palimpsest.statistics.hierarchy import Labels, arrange
+from palimpsest.statistics.hierarchy import Hierarchy, Labels, arrange
 
 
 def auroc(scores: Numbers, positive: Numbers) -> float:
@@ -85,16 +87,7 @@ def auroc_estimate(
         won = (above * (np.cumsum(below, axis=1) - below / 2)).sum(1)
         with np.errstate(invalid="ignore"):
             resampled.append(won / (above.sum(1) * below.sum(1)))
-    return percentile_estimate(
-        value=auroc(values, right),
-        resampled=np.concatenate(resampled),
-        hierarchy=hierarchy,
-        rank=rank,
-        level=level,
-        seed=seed,
-        name="AUROC",
-        unit="",
-    )
+    return _estimate(auroc(values, right), resampled, hierarchy, rank, level, seed)
 
 
 def compared_estimate(
@@ -148,16 +141,7 @@ def compared_estimate(
             return np.asarray((t * np.where(read, shares, 0.0)).sum(1) / (t * read).sum(1))
 
     resampled = [value(times) for times in hierarchy.record_times(resamples, seed)]
-    return percentile_estimate(
-        value=float(value(np.ones((1, len(cells))))[0]),
-        resampled=np.concatenate(resampled),
-        hierarchy=hierarchy,
-        rank=rank,
-        level=level,
-        seed=seed,
-        name="AUROC",
-        unit="",
-    )
+    return _estimate(float(value(np.ones((1, len(cells))))[0]), resampled, hierarchy, rank, level, seed)
 
 
 def auprc(scores: Numbers, positive: Numbers) -> float:
@@ -182,6 +166,21 @@ def auprc(scores: Numbers, positive: Numbers) -> float:
     found = np.cumsum(right[order])[last]
     precision = found / (np.flatnonzero(last) + 1)
     return float((np.diff(found, prepend=0) * precision).sum() / right.sum())
+
+
+def _estimate(
+    value: float, resampled: Sequence[np.ndarray], hierarchy: Hierarchy, rank: int, level: float, seed: int
+) -> Estimate:
+    return percentile_estimate(
+        value=value,
+        resampled=np.concatenate(resampled),
+        hierarchy=hierarchy,
+        rank=rank,
+        level=level,
+        seed=seed,
+        name="AUROC",
+        unit="",
+    )
 
 
 def _checked(scores: Numbers, positive: Numbers) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
