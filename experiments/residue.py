@@ -89,6 +89,11 @@ class World:
         return made_world().records()
 
     @cached_property
+    def editable(self) -> list[Fact]:
+        """Known facts that have a new answer."""
+        return [fact for fact in self.pool if fact.target_new is not None]
+
+    @cached_property
     def unknown(self) -> list[Fact]:
         """Newcomers, each with a new answer drawn from the relation's."""
         world = made_world()
@@ -123,7 +128,8 @@ class SmolLM2:
         self.pool = list(pal.read_facts("shipped").facts)
         known = {found.fact for found in knowledge(model, self.pool) if found.known}
         able = [fact for fact in self.pool if fact.target_new is not None]
-        self.facts = spread([fact for fact in able if fact.id in known], self.known, share=0.8)
+        self.editable = [fact for fact in able if fact.id in known]
+        self.facts = spread(self.editable, self.known, share=0.8)
         self.unknown = spread([fact for fact in able if fact.id not in known], self.never, share=0.8)
         self.text: str | None = None  # the shipped English
 

@@ -29,7 +29,7 @@ TRIED = {
     "smollm2": "Half as many facts as on `world`, and no control task of the probes, for a fact takes so much longer here. "
     "`overwrite` has MEMIT's settings here, chosen on other facts; nothing of it was tuned on smollm2.",
 }
-ON = {"world": "on three hundred other facts", "smollm2": "by each half of these facts for the other"}
+ON = {"world": "on three hundred other facts", "smollm2": "on a hundred other facts"}
 JUDGES = ("unseen wording", "probe", "attack", "relearning")
 COMMAND = "python experiments/residue_choose.py && python experiments/residue.py run world smollm2 && python experiments/residue.py page"
 
