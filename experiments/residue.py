@@ -8,7 +8,7 @@
 A job is a model, a method and how many facts each edit writes. The facts are the same in all jobs of a model, drawn relation by
 relation; never-known facts (persons no model of the world has read; shipped facts that smollm2 does not know) are edited in the
 same way, in edits of their own. Controls are subjects of the relation that no edit writes. What was read of the unedited model and
-the values that a search found are kept in results/residue/kept/ as long as jobs are missing, which take them over.
+the values that a search found are kept in run/residue/kept/, from where other jobs take them.
 
 Readouts are of two kinds: lenses, heads, first wordings and sampling (candidates after the prompt and in its lens; no texts are drawn)
 may have been optimised against, for `overwrite` minimises its own residue map; judges (unseen wordings, probes, attacks, relearning) were
@@ -170,7 +170,7 @@ class Experiment:
         self.facts = self.data.facts[:6] if trial else self.data.facts
         self.unknown = self.data.unknown[:6] if trial else self.data.unknown
         self.results = TRIAL if trial else RESULTS
-        self.kept = self.results / "kept" / f"{name}-unedited.npz"
+        self.kept = (TRIAL if trial else RAW) / "kept" / f"{name}-unedited.npz"
 
     def unedited(self) -> Residue:
         """What is read of the model itself: once, and kept with the results."""

@@ -6,13 +6,13 @@ At a hundred facts an edit, `overwrite` with its usual settings kept ES, PS or N
 hundred facts are written in one edit with weaker suppression or another price of ordinary keys, and by MEMIT. The rule was written down
 before anything was run, and settings were added while choosing: of the settings that keep all three (ES at least 0.97, PS and NS at most
 0.02 below MEMIT's, which is 0.02 and 0.03 inside what is asked), the strongest suppression, and there the setting whose worst of the three
-is best; where none does, the one whose worst is best. No residue is read here. What is chosen is `overwrite-chosen` of
+is best, the first of equals; where none does, the one whose worst is best. No residue is read here. What is chosen is `overwrite-chosen` of
 `experiments/residue.py`.
 
-The facts are others than those whose residue is measured, an edit a hundred. Of the world they are three hundred: a first choice, on one
-hundred, did not keep PS on the facts that report it, and was made again on more because of that. Of smollm2 they are one hundred, for
-the search for their values takes half an hour a suppression. Before, each half of the facts that report chose for the other half; they chose
-different settings, so that none was taken, and since what was asked is whether a setting chosen elsewhere holds, it is now chosen elsewhere.
+The facts are others than those whose residue is measured, a hundred an edit. Of the world they are three hundred: a first choice, on one
+hundred, did not keep PS on the facts that report it, and was made again on more because of that. Of smollm2 they are one hundred, for the
+search for their values takes twenty minutes a suppression; the strongest one keeps all three there, so that the rule asks for no weaker
+one. Before that, each half of the facts that report chose for the other half, and the two differed.
 """
 
 import json
@@ -42,11 +42,7 @@ GRID: dict[str, list[dict[str, float]]] = {
         for suppress in (0.25, 0.1, 0.05, 0.02)
         for weight in (1000.0, 1500.0, 2000.0, 2500.0, 3000.0, 4000.0, 8000.0)
     ],
-    "smollm2": [
-        {"suppress": suppress, "moment_weight": weight}
-        for suppress in (0.25, 0.1)
-        for weight in (3000.0, 4000.0, 5000.0, 6000.0, 8000.0)
-    ],
+    "smollm2": [{"suppress": 0.25, "moment_weight": weight} for weight in (3000.0, 4000.0, 5000.0, 6000.0, 8000.0)],
 }
 
 

@@ -27,7 +27,8 @@ TRIED = {
     "then chosen like MEMIT's, on other facts and for single edits ([editing the made world](editing-world.md)): 4000. PS is over all "
     "paraphrases of a record, the first of which `overwrite` is given; unseen wordings, among the judges, are never those.",
     "smollm2": "Half as many facts as on `world`, and no control task of the probes, for a fact takes so much longer here. "
-    "`overwrite` has MEMIT's settings here, chosen on other facts; nothing of it was tuned on smollm2.",
+    "`overwrite` has MEMIT's settings here, chosen on other facts; nothing of it was tuned on smollm2. Tried before for "
+    "a hundred facts, on these facts: nine settings, each half choosing for the other; the halves differed, and none was taken.",
 }
 ON = {"world": "on three hundred other facts", "smollm2": "on a hundred other facts"}
 JUDGES = ("unseen wording", "probe", "attack", "relearning")
