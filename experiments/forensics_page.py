@@ -1,8 +1,8 @@
 """results/forensics-*.json, the kept readings made small, and docs/forensics-measured.md from those files alone.
 
-Of the readings of all layers four numbers are kept: the largest gap and evenness among the layers an edit changed, and among the
-others. A layer is flagged where either is above its threshold, so they say for any pair of thresholds whether an edited layer is
-flagged, whether another one is, and which stands out most.
+Of the readings of all layers six numbers are kept: the largest gap and evenness among the layers an edit changed, and among the
+others, and the energy of the one that scores most. A layer is flagged where either reading is above its threshold, so they say for any pair
+of thresholds whether an edited layer is flagged, whether another one is, and which stands out most.
 """
 
 import json
@@ -19,7 +19,7 @@ from palimpsest.statistics import cluster_bootstrap, proportion
 
 ROOT = Path(__file__).parents[1]
 WORK, RESULTS, PAGE = ROOT / "run" / "forensics", ROOT / "results", ROOT / "docs" / "forensics-measured.md"
-READINGS = ("gap", "evenness")
+READINGS, ENERGY = ("gap", "evenness"), "energy"
 SHIPPED = {"gap": GAP, "evenness": EVENNESS}
 SCANS = {"": "readings", "moments ": "readings with moments"}
 KEPT = (
@@ -72,7 +72,9 @@ def summary(name: str) -> dict[str, Any]:
         method = rows.name.removesuffix("-rows")
         kept = [(int(path.stem), json.loads(path.read_text())) for path in sorted(rows.glob("*.json"))]
         columns = ["i", "fact", "relation"]
-        columns += [f"{scan}{who} {reading}" for scan in SCANS for who in ("edited", "other") for reading in READINGS]
+        columns += [
+            f"{scan}{who} {reading}" for scan in SCANS for who in ("edited", "other") for reading in (*READINGS, ENERGY)
+        ]
         columns += [key for key in KEPT if any(key in row for _, row in kept)]
         values = [{"i": i, "fact": row["fact"], "relation": row["relation"], **extremes(row), **row} for i, row in kept]
         columns = [column for column in columns if any(column in row for row in values)]
@@ -100,12 +102,15 @@ def summary(name: str) -> dict[str, Any]:
 
 
 def extremes(row: Mapping[str, Any]) -> dict[str, float]:
-    """The largest reading of the edited layers and of the others, in each scan that was made."""
+    """The largest reading of the edited layers and of the others, in each scan that was made; of the layer that scores most, the energy."""
     found: dict[str, float] = {}
     for scan, key in SCANS.items():
         for who, edited in (("edited", True), ("other", False)):
             some = [one for one in row.get(key, ()) if (one["layer"] in row["layers"]) == edited]
-            found |= {f"{scan}{who} {name}": max(one[name] for one in some) for name in READINGS if some}
+            if some:
+                most = max(some, key=lambda one: (one["score"], one["energy"]))
+                found |= {f"{scan}{who} {name}": max(one[name] for one in some) for name in READINGS}
+                found[f"{scan}{who} {ENERGY}"] = most["energy"]
     return found
 
 
@@ -137,8 +142,13 @@ def flagged(rows: Iterable[Row], who: str, bars: Mapping[str, float], scan: str 
 
 
 def layer_found(rows: Iterable[Row], bars: Mapping[str, float], scan: str = "") -> list[bool]:
-    """Whether the layer that stands out most is flagged and is an edited one."""
-    return [score(row, "edited", bars, scan) > max(1, score(row, "other", bars, scan)) for row in rows]
+    """Whether the layer that stands out most, of a run's layers the one with the most energy, is flagged and is an edited one."""
+    return [
+        score(row, "edited", bars, scan) > 1
+        and (score(row, "edited", bars, scan), row[f"{scan}edited {ENERGY}"])
+        > (score(row, "other", bars, scan), row[f"{scan}other {ENERGY}"])
+        for row in rows
+    ]
 
 
 def share(flags: Sequence[bool]) -> str:
@@ -365,8 +375,7 @@ Made by
 
 One known fact an edit; what the readings are stands in [forensics](forensics.md). The first edits and every other copy choose
 thresholds, and only the other edits are shown. Proportions have Wilson's interval or, where none or all count, the rule of three; medians a
-bootstrap over relations; 95 % both. All of it was read of each layer alone, `scan(model, runs=(1,))`; the runs of layers that `scan` reads
-since then have not been measured here.
+bootstrap over relations; 95 % both. A layer's readings are its own or those of the run of three or five layers that it is one of, whichever score more.
 
 `world` is edited in four ways. ROME and MEMIT at the subject's last token, in early layers, are what their papers do, and what `decode` reads;
 "last token" is what `palimpsest edit world` does by default, because that generalises best there ([editing the made world](editing-world.md)).
