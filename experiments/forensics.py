@@ -108,12 +108,13 @@ def copies(study: Study, base: Model, facts: Sequence[Fact], work: Path) -> None
         for i in range(count):
             kept = work / "copies" / kind / f"{i:02d}.json"
             row = json.loads(kept.read_text()) if kept.is_file() else {}
-            if "readings" in row and ("readings with moments" in row or not study.moments):
+            again = i < study.again
+            if "readings" in row and ("readings with moments" in row or not again):
                 continue
             with copy(base, facts, i) as model:
                 found = scan(model)
                 row = {"suspect": found.suspect, "flagged": list(found.flagged), "readings": found.to_rows()}
-                if study.moments:
+                if again:
                     row["readings with moments"] = with_moments(model)
             keep(kept, row)
 

@@ -40,6 +40,7 @@ class Study:
         prompts: sets of prompts to decode the answer with, by name.
         moments: methods whose edits are scanned again with second moments of the edited model's own keys.
         copies: by kind, how many models that hold no rank-one edit, and a context in which one of them is to be had.
+        again: so many of each kind of copy are scanned with moments too.
     """
 
     load: Callable[[], Model]
@@ -52,6 +53,7 @@ class Study:
     prompts: Mapping[str, Sequence[str]]
     moments: tuple[str, ...]
     copies: Mapping[str, tuple[int, Copy]]
+    again: int
 
 
 def known(study: Study, model: Model) -> list[Fact]:
@@ -176,6 +178,7 @@ def studies() -> dict[str, Study]:
                 "ft-l, bound 0.001": (20, fine_tuned(preset="ft-l", epsilon=1e-3)),
                 "trained on text": (20, world_text),
             },
+            again=20,
         ),
         "smollm2": Study(
             load=lambda: off_grid(0),
@@ -186,12 +189,13 @@ def studies() -> dict[str, Study]:
             each=31,
             names=shipped_names,
             prompts={"object": PROMPTS, "object, own prompts": sorted({fact.prompt for fact in shipped()})},
-            moments=(),
+            moments=("memit",),
             copies={
                 "unedited": (10, lambda model, facts, i: nullcontext(off_grid(i))),
                 "fixed": (6, fine_tuned(preset="fixed")),
                 "ft-l": (6, fine_tuned(preset="ft-l")),
                 "trained on text": (4, plain_text),
             },
+            again=1,  # a minute and a half each
         ),
     }

@@ -173,13 +173,15 @@ def reported(data: Mapping[str, Any]) -> dict[str, list[Row]]:
 
 def verdicts(found: Mapping[str, Mapping[str, Any]]) -> str:
     """What was asked for and what was reached, in words made from the numbers."""
-    layer, answer, alarms = [], [], []
+    layer: dict[str, list[str]] = {scan: [] for scan in SCANS}
+    answer, alarms = [], []
     for name, data in found.items():
         for method, rows in reported(data).items():
-            flags = layer_found(rows, SHIPPED)
-            met = "met" if sum(flags) >= NEEDED * len(flags) else "**not met**"
-            met += f" on fewer than the {ASKED} edits asked for" if met == "met" and len(flags) < ASKED else ""
-            layer.append(f"`{name}`, {method}: {met} ({sum(flags)} of {len(flags)})")
+            for scan in SCANS:
+                if flags := layer_found(scanned(rows, scan), SHIPPED, scan):
+                    met = "met" if sum(flags) >= NEEDED * len(flags) else "**not met**"
+                    met += f" on fewer than the {ASKED} edits asked for" if met == "met" and len(flags) < ASKED else ""
+                    layer[scan].append(f"`{name}`, {method}: {met} ({sum(flags)} of {len(flags)})")
             ranks = [row["object"] for row in rows if row.get("object") is not None]
             if ranks:
                 met = "met" if np.median(ranks) <= RANK else "**not met**"
@@ -191,7 +193,8 @@ def verdicts(found: Mapping[str, Mapping[str, Any]]) -> str:
         [
             "## What is met\n",
             f"* Without the base, the layer found in at least {NEEDED:.0%} of the edits (the most suspect layer is an edited one and is "
-            f"flagged, by the library's thresholds): {'; '.join(layer)}.",
+            f"flagged, by the library's thresholds): {'; '.join(layer[''])}.",
+            f"* The same where the edited model is run on the shipped text for second moments: {'; '.join(layer['moments '])}.",
             f"* With the base, the new answer's median rank at most {RANK} among 1,000 candidates: {'; '.join(answer)}.",
             f"* False alarms by the library's thresholds: {'; '.join(alarms)}.",
         ]
@@ -272,15 +275,21 @@ def readings(halves: Mapping[str, Sequence[Row]]) -> str:
     )
 
 
+def scanned(rows: Iterable[Row], scan: str) -> list[Row]:
+    """Rows that such a scan was made of."""
+    return [row for row in rows if row.get(f"{scan}other {ENERGY}") is not None]
+
+
 def with_moments(halves: Mapping[str, Sequence[Row]]) -> list[str]:
-    """Scans of what the least used inputs are given, where every edit of a method has one."""
-    scanned = {m: rows for m, rows in halves.items() if all(row.get("moments edited gap") is not None for row in rows)}
-    if not scanned:
-        return []
+    """Scans of what the least used inputs are given, of the edits that have one."""
+    some = {method: scanned(rows, "moments ") for method, rows in halves.items()}
     lines = [
         [method, share(layer_found(rows, SHIPPED, "moments ")), share(flagged(rows, "other", SHIPPED, "moments "))]
-        for method, rows in scanned.items()
+        for method, rows in some.items()
+        if rows
     ]
+    if not lines:
+        return []
     return [
         "The same with second moments of the edited model's own keys (`scan(model, moments=...)`), by the library's thresholds:",
         table(["method", "found", "another layer flagged"], lines),
@@ -323,17 +332,13 @@ def compared(bars: Mapping[str, float]) -> str:
 
 def alarms(data: Mapping[str, Any], bars: Mapping[str, float]) -> str:
     """Copies with a layer that is flagged."""
-    moments = any("moments other gap" in row for rows in data["copies"].values() for row in rows)
+    moments = any(scanned(rows, "moments ") for rows in data["copies"].values())
     header = ["copy", "library's thresholds", "chosen thresholds, copies that chose none"]
     return table(
         [*header, "library's thresholds, with moments"] if moments else header,
         [
             [COPIES[kind], share(flagged(rows, "other", SHIPPED)), share(flagged(rows[1::2], "other", bars))]
-            + (
-                [share(flagged([r for r in rows if "moments other gap" in r], "other", SHIPPED, "moments "))]
-                if moments
-                else []
-            )
+            + ([share(flagged(scanned(rows, "moments "), "other", SHIPPED, "moments "))] if moments else [])
             for kind, rows in data["copies"].items()
         ],
     )
