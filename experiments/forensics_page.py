@@ -388,7 +388,7 @@ bootstrap over relations; 95 % both. A layer's readings are its own or those of 
 
 `smollm2` ships with weights on a quantiser's grid, of which any edit would stand out. Each matrix first got noise, uniform over one step of
 that grid, and was edited after that by the library's defaults; unedited copies have other noise. There are 20 edits a way and not 50, for an
-hour of computing; a scan with second moments takes a minute and a half there, and was made of the first of MEMIT's edits only. Where
+hour of computing; a scan with second moments takes a minute and a half there, and was made of MEMIT's edits and a copy of each kind. Where
 candidates are at hand, [line-ups](line-up-measured.md) find what scans of the weights alone miss.
 
 Copies hold no rank-one edit. Those that FT trained on a fact do carry one all the same: where none of them is flagged there is no
