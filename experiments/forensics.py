@@ -1,7 +1,7 @@
 """Forensics on single edits: layers found from weights alone, subjects and answers decoded, false alarms; and their page.
 
-python experiments/forensics.py run world      # half an hour of one core; what is done is kept in run/forensics/ and not done again
-python experiments/forensics.py run smollm2    # as long
+python experiments/forensics.py run world      # ten minutes of one core; what is done is kept in run/forensics/ and not done again
+python experiments/forensics.py run smollm2    # an hour
 python experiments/forensics.py page           # results/forensics-*.json from what is kept, and docs/forensics-measured.md
 """
 

@@ -141,12 +141,16 @@ def flagged(rows: Iterable[Row], who: str, bars: Mapping[str, float], scan: str 
     return [score(row, who, bars, scan) > 1 for row in rows]
 
 
+def standing(row: Row, who: str, bars: Mapping[str, float], scan: str = "") -> tuple[float, float]:
+    """By what `scan` finds the most suspect layer: the score, and among a run's layers, which share one, the energy."""
+    return score(row, who, bars, scan), row[f"{scan}{who} {ENERGY}"]
+
+
 def layer_found(rows: Iterable[Row], bars: Mapping[str, float], scan: str = "") -> list[bool]:
-    """Whether the layer that stands out most, of a run's layers the one with the most energy, is flagged and is an edited one."""
+    """Whether the layer that stands out most is flagged and is an edited one."""
     return [
         score(row, "edited", bars, scan) > 1
-        and (score(row, "edited", bars, scan), row[f"{scan}edited {ENERGY}"])
-        > (score(row, "other", bars, scan), row[f"{scan}other {ENERGY}"])
+        and standing(row, "edited", bars, scan) > standing(row, "other", bars, scan)
         for row in rows
     ]
 
@@ -178,7 +182,7 @@ def verdicts(found: Mapping[str, Mapping[str, Any]]) -> str:
     for name, data in found.items():
         for method, rows in reported(data).items():
             for scan in SCANS:
-                if flags := layer_found(scanned(rows, scan), SHIPPED, scan):
+                if flags := layer_found(rows_with(rows, scan), SHIPPED, scan):
                     met = "met" if sum(flags) >= NEEDED * len(flags) else "**not met**"
                     met += f" on fewer than the {ASKED} edits asked for" if met == "met" and len(flags) < ASKED else ""
                     layer[scan].append(f"`{name}`, {method}: {met} ({sum(flags)} of {len(flags)})")
@@ -275,14 +279,14 @@ def readings(halves: Mapping[str, Sequence[Row]]) -> str:
     )
 
 
-def scanned(rows: Iterable[Row], scan: str) -> list[Row]:
+def rows_with(rows: Iterable[Row], scan: str) -> list[Row]:
     """Rows that such a scan was made of."""
     return [row for row in rows if row.get(f"{scan}other {ENERGY}") is not None]
 
 
 def with_moments(halves: Mapping[str, Sequence[Row]]) -> list[str]:
     """Scans of what the least used inputs are given, of the edits that have one."""
-    some = {method: scanned(rows, "moments ") for method, rows in halves.items()}
+    some = {method: rows_with(rows, "moments ") for method, rows in halves.items()}
     lines = [
         [method, share(layer_found(rows, SHIPPED, "moments ")), share(flagged(rows, "other", SHIPPED, "moments "))]
         for method, rows in some.items()
@@ -332,13 +336,13 @@ def compared(bars: Mapping[str, float]) -> str:
 
 def alarms(data: Mapping[str, Any], bars: Mapping[str, float]) -> str:
     """Copies with a layer that is flagged."""
-    moments = any(scanned(rows, "moments ") for rows in data["copies"].values())
+    moments = any(rows_with(rows, "moments ") for rows in data["copies"].values())
     header = ["copy", "library's thresholds", "chosen thresholds, copies that chose none"]
     return table(
         [*header, "library's thresholds, with moments"] if moments else header,
         [
             [COPIES[kind], share(flagged(rows, "other", SHIPPED)), share(flagged(rows[1::2], "other", bars))]
-            + ([share(flagged(scanned(rows, "moments "), "other", SHIPPED, "moments "))] if moments else [])
+            + ([share(flagged(rows_with(rows, "moments "), "other", SHIPPED, "moments "))] if moments else [])
             for kind, rows in data["copies"].items()
         ],
     )
